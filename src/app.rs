@@ -259,7 +259,7 @@ impl App {
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
         let shared = (Arc::clone(&engine.broker), Arc::clone(&engine.roster));
         let live = LiveConfig::new(loaded.config.clone());
-        let node = Arc::new(Node::new(live.clone(), ids, Arc::clone(&hub), shared, plugins));
+        let node = Arc::new(Node::new(live.clone(), ids, Arc::clone(&hub), shared, plugins, engine.history.clone()));
         delivery.set_node(Arc::downgrade(&node));
         host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
         let mut upkeep = JoinSet::new();

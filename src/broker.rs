@@ -7,6 +7,7 @@
 //! for their contracts.
 
 pub mod dedup;
+pub mod history;
 pub mod ids;
 pub mod kafka;
 pub mod memory;
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::id::{NodeId, Room, Uid};
-use crate::message::{Envelope, Receipt};
+use crate::message::{Envelope, Position, Receipt};
 
 /// Envelopes that travel as one unit, in order.
 pub type Batch = Arc<[Envelope]>;
@@ -102,8 +103,9 @@ pub trait Broker: Send + Sync {
 
 /// Receiver of everything that the broker gets for this node.
 pub trait Deliver: Send + Sync {
-    /// Hands `batch` to this node's connections; one receipt per envelope, in order. Never waits for a socket.
-    fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>>;
+    /// Hands `batch` to this node's connections; one receipt per envelope, in order. `positions` holds the position of
+    /// each envelope in its stream, or is empty if no envelope is kept. Never waits for a socket.
+    fn deliver(&self, batch: Batch, positions: Vec<Option<Position>>) -> BoxFuture<'_, Vec<Receipt>>;
 
     /// Handles a cluster message from `from`. Must return quickly: the broker calls it between batches.
     fn on_cluster_message(&self, from: &NodeId, message: Bytes);

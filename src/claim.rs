@@ -1,12 +1,12 @@
-//! Values of authentication: [`Claim`], [`Admission`], [`Refusal`], [`Facts`], [`Answer`].
+//! Values of authentication: [`Claim`], [`Admission`], [`Refusal`], [`Facts`], [`ResumeRequest`], [`Answer`].
 //!
 //! Session, plugins and node share these types. Independent of token formats and of admission rules.
 
 use std::fmt;
 
 use crate::code::Code;
-use crate::id::{Device, Room, Uid};
-use crate::message::Entries;
+use crate::id::{ConnectionId, Device, Room, Uid};
+use crate::message::{Entries, Position};
 
 /// Credentials and data that a client presents at connect. Nothing in it is verified.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -71,6 +71,40 @@ pub struct Facts {
     pub channel: Option<String>,
     /// Those of deviceName, appVersion, osVersion, packageName and language that the client sent.
     pub rest: Entries,
+    /// The streams to resume, if the client asks for it.
+    pub resume: Option<ResumeRequest>,
+}
+
+/// Streams that a client resumes at a bind. Each stream occurs once; at most 128.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResumeRequest {
+    /// The streams with the client's positions. Without a position the client is new in the stream: it receives the
+    /// present position and no message.
+    pub streams: Vec<(ResumeStream, Option<Position>)>,
+    /// The client's former connection. The replay omits the messages that the client published there.
+    pub former: Option<ConnectionId>,
+}
+
+/// A stream, as clients name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResumeStream {
+    /// The stream of the client's user.
+    Own,
+    /// The stream of messages to everyone.
+    Everyone,
+    /// The stream of a room.
+    Room(Room),
+}
+
+/// `u`, `all` or `r:ROOM`.
+impl fmt::Display for ResumeStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => f.write_str("u"),
+            Self::Everyone => f.write_str("all"),
+            Self::Room(room) => write!(f, "r:{room}"),
+        }
+    }
 }
 
 /// A handler's answer to a SendBody.

@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod connect;
 mod dial;
+mod history;
 mod http;
 mod plugin;
 mod push;
@@ -81,6 +82,7 @@ impl Cli {
             Command::Token(command) => command.run(&self.source),
             Command::Connect(command) => command.run(&self.source),
             Command::Push(command) => command.run(&self.source),
+            Command::History(command) => command.run(&self.source),
             Command::Plugin(command) => command.run(&self.source),
             Command::Completions(command) => command.run(),
             Command::CompilePlugin(command) => command.run(),
@@ -103,6 +105,8 @@ enum Command {
     Connect(connect::Connect),
     /// Push a message through a running node and print the response.
     Push(push::Push),
+    /// Print the kept messages of a user, a room or everyone.
+    History(history::History),
     /// Create, build, test and manage plugins.
     Plugin(plugin::Plugin),
     /// Print shell completions.

@@ -13,6 +13,7 @@ pub mod load;
 #[macro_use]
 mod section;
 mod bus;
+mod history;
 mod intakes;
 mod listener;
 mod properties;
@@ -31,6 +32,7 @@ use crate::id::{MAX_NODE_NUMBER, NodeId};
 pub use bus::{Bus, BusKind, KafkaConfig, RedisConfig};
 pub use changes::Changes;
 pub use credential::Credential;
+pub use history::{History, HistoryKind, HistoryRule, Keep, RuleBounds, StreamBounds};
 pub use intakes::{Intake, IntakeKind, intake_names};
 pub use keys::{Key, keys, reference};
 pub use listener::{DevicePolicy, Listener, Service, TlsFiles};
@@ -65,6 +67,8 @@ section! {
         pub plugins: Plugins,
         /// Communication between nodes.
         pub bus: Bus,
+        /// Messages kept for clients that come back.
+        pub history: History,
         /// Topics from which back ends publish, besides the push API.
         pub intakes: Vec<Intake> = Vec::new(),
         /// Distribution of clients over the nodes.

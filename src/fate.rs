@@ -27,8 +27,8 @@ pub struct Published {
 pub enum Fate {
     /// The broker accepted the message.
     Accepted {
-        /// Position in the target's stream, if the broker keeps streams.
-        position: Option<Position>,
+        /// Positions in the target's streams: one for each user of a list, none if the message is not kept.
+        positions: Vec<Position>,
         /// Delivery counts, if the broker knows them at once or was asked to wait for them
         /// ([`crate::message::Envelope::receipts`]).
         receipt: Option<Receipt>,
@@ -92,6 +92,20 @@ impl Fate {
         }
     }
 
+    /// Adds a position of an accepted message.
+    pub fn add_position(&mut self, position: Position) {
+        if let Self::Accepted { positions, .. } = self {
+            positions.push(position);
+        }
+    }
+
+    /// Adds the receipt of one copy of an accepted message.
+    pub fn add_receipt(&mut self, more: Receipt) {
+        if let Self::Accepted { receipt, .. } = self {
+            receipt.get_or_insert_default().add(more);
+        }
+    }
+
     /// True if the node could not accept or judge the message. The decision of a plugin is no failure.
     #[must_use]
     pub const fn is_failure(&self) -> bool {
@@ -133,7 +147,7 @@ mod tests {
 
     #[test]
     fn each_fate_has_its_code_and_its_words() {
-        let accepted = Fate::Accepted { position: None, receipt: None, nodes: None, unknown_nodes: Vec::new() };
+        let accepted = Fate::Accepted { positions: Vec::new(), receipt: None, nodes: None, unknown_nodes: Vec::new() };
         let refusal = Refusal::new(Code::new(451), "not here");
         let unjudged = Unjudged { plugin: "guard".into(), reason: "used up its CPU time".into(), is_general: false };
         let too_large = TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 };

@@ -14,6 +14,7 @@ mod connection;
 mod load;
 mod meters;
 mod registry;
+mod replay;
 mod rooms;
 mod route;
 mod send_queue;
@@ -33,6 +34,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 pub use connection::{Connection, JoinTerms, Joined};
+pub use replay::ReplayEnd;
 
 use clock::Clock;
 use connection::{DetachedState, EndedMemberships};
@@ -44,7 +46,7 @@ use shard::{Command, ShardBatch};
 
 use crate::config::{Config, Heartbeat, Queue};
 use crate::id::{ConnectionId, Device, IdSequence, Room, Uid};
-use crate::message::{Entries, Receipt, Target};
+use crate::message::{Entries, Epoch, Receipt, StreamName, Target};
 use crate::protocol::{Form, Frames};
 
 /// Writing half of a connection: everything that a shard needs of a socket. TLS is behind this trait.
@@ -96,6 +98,21 @@ pub struct FrameRun {
     pub no_echo: Option<ConnectionId>,
     /// Frames of the run.
     pub frames: Frames,
+    /// Place of the run in a stream; `None` if its messages are not kept.
+    pub span: Option<Span>,
+}
+
+/// Successive messages of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// The stream.
+    pub stream: StreamName,
+    /// Life of the stream.
+    pub epoch: Epoch,
+    /// Offset of the first message.
+    pub first: u64,
+    /// Offset of the last message.
+    pub last: u64,
 }
 
 /// Result of a bind.
@@ -185,7 +202,8 @@ impl Hub {
         let count = if settings.shards == 0 { cores() } else { settings.shards };
         let clock = Clock::new(settings);
         let ended_memberships = Arc::<EndedMemberships>::default();
-        let shared = shard::Shared { count, clock, ended_memberships: Arc::clone(&ended_memberships) };
+        let shared =
+            shard::Shared { count, clock, ended_memberships: Arc::clone(&ended_memberships), withheld: Arc::default() };
         let (shards, tasks): (Vec<_>, Vec<_>) = (0..count).map(|index| shard::new(index, settings, &shared)).unzip();
         let hub = Self {
             ids,

@@ -2,7 +2,11 @@
 //!
 //! Independent of wire layouts (see `protocol`) and of connections.
 
+mod stream;
+
 use std::sync::Arc;
+
+pub use stream::{Epoch, InvalidPosition, InvalidStream, Position, StreamName, same_id};
 
 use crate::id::{ConnectionId, Device, NodeId, Room, Uid};
 
@@ -155,15 +159,16 @@ impl Origin {
     }
 }
 
-/// Retention of a message for clients that resume. Carried, unused until history exists.
+/// Retention of a message for clients that resume. The publishing node decides it once, after the plugins; engines read
+/// only the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum History {
-    /// As configured for the stream.
+pub enum Retention {
+    /// As configured for the stream. After the decision: kept.
     #[default]
-    Default,
+    Configured,
     /// Not kept.
     No,
-    /// Kept for this many seconds.
+    /// Kept for at least this many seconds.
     Ttl(u32),
 }
 
@@ -208,8 +213,8 @@ pub struct Publication {
     pub nodes: Arc<[NodeId]>,
     /// Idempotency key. Carried, unused until history exists.
     pub key: Option<Arc<str>>,
-    /// Retention. Carried, unused until history exists.
-    pub history: History,
+    /// Retention in the streams of the target.
+    pub history: Retention,
     /// Key for deduplication; `None` = never a duplicate.
     pub identity: Option<RecordIdentity>,
     /// True if the publisher wants delivery counts, even at the cost of waiting for them.
@@ -230,7 +235,7 @@ impl Publication {
             hops: 0,
             nodes: Arc::default(),
             key: None,
-            history: History::Default,
+            history: Retention::Configured,
             identity: None,
             receipts: false,
         }
@@ -283,23 +288,14 @@ pub struct Envelope {
     pub nodes: Arc<[NodeId]>,
     /// Idempotency key. Carried, unused until history exists.
     pub key: Option<Arc<str>>,
-    /// Retention. Carried, unused until history exists.
-    pub history: History,
+    /// Retention in the streams of the target.
+    pub history: Retention,
     /// Key for deduplication; `None` = never a duplicate.
     pub identity: Option<RecordIdentity>,
     /// True if the publisher wants delivery counts, even at the cost of waiting for them.
     pub receipts: bool,
     /// Time of acceptance, milliseconds since 1970.
     pub sent_at: i64,
-}
-
-/// Position of a message in a stream. Reserved: no stream exists yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
-    /// Grows by one with each message.
-    pub offset: u64,
-    /// Changes when the state of the stream is lost.
-    pub epoch: Arc<str>,
 }
 
 /// Delivery result of one envelope on one node.
@@ -311,6 +307,15 @@ pub struct Receipt {
     pub full: u32,
     /// Users of the target without a matching connection on this node.
     pub offline: Vec<Uid>,
+}
+
+impl Receipt {
+    /// Adds the counts of another copy.
+    pub fn add(&mut self, more: Self) {
+        self.delivered += more.delivered;
+        self.full += more.full;
+        self.offline.extend(more.offline);
+    }
 }
 
 #[cfg(test)]

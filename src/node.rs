@@ -23,6 +23,7 @@ mod presence;
 mod publish;
 mod query;
 mod readiness;
+mod resume;
 mod rooms;
 #[cfg(test)]
 mod tests;
@@ -34,14 +35,18 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 pub use crate::broker::Unavailable;
+pub use crate::broker::history::{KeptMessage, Missed, Page, Range, Start};
 pub use crate::broker::roster::Member;
 pub use crate::broker::source::{Delay, Record, RecordPosition, Source};
 pub use crate::fate::{Fate, Published, Unjudged};
 pub use crate::hub::{Binding, Connection, Socket};
 pub use crate::plugin::{Call, Identity, PluginCommand, PluginCommandFault, PluginState, Rejected, Status, Transport};
-pub use query::{Counts, Filter, SeenConnection, SeenUser};
+pub use query::{Counts, Filter, HistoryFault, SeenConnection, SeenUser};
+pub use resume::{Replay, Resumed};
+pub use rooms::RoomJoin;
 
 use crate::broker::Broker;
+use crate::broker::history::HistoryStore;
 use crate::broker::roster::{LeaseError, Roster};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::code::Code;
@@ -52,7 +57,7 @@ use crate::id::{ConnectionId, IdSequence, NodeId, Room, Uid};
 use crate::message::{Entries, Publication, Target};
 use crate::plugin::PluginHost;
 use crate::protocol::Form;
-use crate::session::ClientMessage;
+use crate::session::{ClientMessage, JoinReplay};
 use cluster::change::Changes;
 use cluster::choose::NodeChooser;
 use cluster::list::{Listing, Lists};
@@ -66,12 +71,15 @@ use presence::PresenceTracker;
 use publish::Publishing;
 use query::Local;
 use readiness::Readiness;
+use resume::Resumer;
 use rooms::Rooms;
 
 /// A running node.
 pub struct Node {
     hub: Arc<Hub>,
     broker: Arc<dyn Broker>,
+    /// Kept messages; `None` if the node keeps none.
+    history: Option<Arc<dyn HistoryStore>>,
     plugins: Arc<dyn PluginHost>,
     publishing: Publishing,
     binder: Arc<Binder>,
@@ -82,7 +90,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Creates a node that follows `config`. The node joins no cluster yet: see [`Node::join_cluster`].
+    /// Creates a node that follows `config`. `history` reads the messages that `broker` keeps, `None` if it keeps none.
+    /// The node joins no cluster yet: see [`Node::join_cluster`].
     #[must_use]
     pub fn new(
         live: LiveConfig,
@@ -90,19 +99,24 @@ impl Node {
         hub: Arc<Hub>,
         (broker, roster): (Arc<dyn Broker>, Arc<dyn Roster>),
         plugins: Arc<dyn PluginHost>,
+        history: Option<Arc<dyn HistoryStore>>,
     ) -> Self {
         let config = live.load_full();
         let membership = Arc::new(Membership::new(&config, hub.clone(), roster.clone()));
         let presence =
             PresenceTracker::new(hub.clone(), broker.clone(), roster.clone(), plugins.clone(), membership.clone());
         let presence = Arc::new(presence);
-        let rooms = Arc::new(Rooms::new(live, hub.clone(), plugins.clone(), presence.clone()));
+        let retained = history.is_some().then(|| config.history.clone());
+        let resumer = Arc::new(Resumer::new(hub.clone(), history.clone()));
+        let rooms = Rooms::new(live, hub.clone(), plugins.clone(), presence.clone(), resumer.clone());
+        let rooms = Arc::new(rooms);
         let devices = Arc::new(Devices::new(hub.clone(), broker.clone(), roster));
         let owners = Owners {
             membership: membership.clone(),
             presence: presence.clone(),
             rooms: rooms.clone(),
             devices: devices.clone(),
+            resumer,
         };
         let binder = Binder::new(hub.clone(), ids.clone(), plugins.clone(), owners, config.limits.auth_calls);
         let binder = Arc::new(binder);
@@ -119,10 +133,11 @@ impl Node {
         let chooser = Arc::new(NodeChooser::new(config.cluster.choose_by, membership.clone()));
         Self {
             readiness: Readiness::new(broker.clone(), plugins.clone(), membership),
-            publishing: Publishing::new(ids, plugins.clone(), broker.clone()),
+            publishing: Publishing::new(ids, plugins.clone(), broker.clone(), retained),
             cluster: Cluster::new(&hub, chooser, lists, changes, devices),
             hub,
             broker,
+            history,
             plugins,
             binder,
             rooms,
@@ -165,11 +180,17 @@ impl Node {
         self.binder.admit(transport, claim).await
     }
 
-    /// Binds the connection as admitted. A second bind of the same user adds facts.
+    /// Binds the connection as admitted. A second bind of the same user adds facts. If the client asked to resume, run the
+    /// returned replay after the REPLY.
     ///
     /// # Errors
     /// A refusal if the connection is bound to another user, or if the claimed device is not a valid name.
-    pub async fn bind(&self, connection: &Connection, admission: Admission, facts: Facts) -> Result<(), Refusal> {
+    pub async fn bind(
+        &self,
+        connection: &Connection,
+        admission: Admission,
+        facts: Facts,
+    ) -> Result<Option<Resumed>, Refusal> {
         self.binder.bind(connection, admission, facts).await
     }
 
@@ -177,7 +198,7 @@ impl Node {
     ///
     /// # Errors
     /// A refusal if the connection is not bound, or if the claimed device is not a valid name.
-    pub async fn rebind(&self, connection: &Connection, facts: Facts) -> Result<(), Refusal> {
+    pub async fn rebind(&self, connection: &Connection, facts: Facts) -> Result<Option<Resumed>, Refusal> {
         self.binder.rebind(connection, facts).await
     }
 
@@ -194,12 +215,18 @@ impl Node {
         self.plugins.handle(Call { key, data, caller, cid: connection.id(), remote }).await
     }
 
-    /// Handles a join request of a bound client. Returns false if the connection was already in the room.
+    /// Handles a join request of a bound client. With `replay` the client also asks for earlier messages of the room.
     ///
     /// # Errors
     /// A refusal if the client may not join, or if access plugins or the engine do not answer.
-    pub async fn request_join(&self, connection: &Connection, room: Room, data: Entries) -> Result<bool, Refusal> {
-        self.rooms.request_join(connection, room, data).await
+    pub async fn request_join(
+        &self,
+        connection: &Connection,
+        room: Room,
+        data: Entries,
+        replay: Option<JoinReplay>,
+    ) -> Result<RoomJoin, Refusal> {
+        self.rooms.request_join(connection, room, data, replay).await
     }
 
     /// Leaves a room. Returns false if the connection was not in it.

@@ -14,7 +14,7 @@ pub mod push;
 mod reader;
 mod sink;
 mod size;
-pub mod tail;
+mod tail;
 pub mod tcp;
 #[cfg(test)]
 mod tests;
@@ -29,9 +29,10 @@ use crate::message::{Entries, Message};
 
 pub use canonical::{put_canonical, read_canonical};
 pub use fault::FieldFault;
-pub use frames::Frames;
+pub use frames::{Frames, kept_frames};
 pub use proto::cluster;
 pub use size::{MAX_TCP_BODY, TooLarge, check_size};
+pub use tail::FrameTail;
 
 /// The message layout of a connection, fixed for its lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,6 +114,8 @@ pub enum ServerFrame<'a> {
     Ping,
     /// A message.
     Message(&'a Message),
+    /// A message with its stream and its position there.
+    StreamMessage(&'a Message, FrameTail<'a>),
     /// A reply.
     Reply(&'a Reply),
 }
@@ -122,7 +125,7 @@ impl ServerFrame<'_> {
     const fn type_code(&self) -> u8 {
         match self {
             Self::Ping => PING,
-            Self::Message(_) => MESSAGE,
+            Self::Message(_) | Self::StreamMessage(..) => MESSAGE,
             Self::Reply(_) => REPLY,
         }
     }

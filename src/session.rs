@@ -9,6 +9,7 @@
 
 mod bind;
 mod chat;
+mod resume;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,7 @@ use crate::code::Code;
 use crate::disconnect::Disconnect;
 use crate::fate::Published;
 use crate::id::{ConnectionId, NodeId, Room, Uid};
-use crate::message::{Entries, Message, Target};
+use crate::message::{Entries, Message, Position, Target};
 use crate::protocol::{Reply, SendBody};
 use bind::Purpose;
 
@@ -48,8 +49,8 @@ pub enum Input {
     Bound(Result<ClientLocation, Refusal>),
     /// After [`Action::Handle`]: code, message and data of the plugin; `None` if no plugin owns the key.
     Handled(Option<Answer>),
-    /// After [`Action::Join`]: `false` if the connection was already in the room.
-    Joined(Result<bool, Refusal>),
+    /// After [`Action::Join`].
+    Joined(Result<JoinOutcome, Refusal>),
     /// After [`Action::Leave`]: `false` if the connection was not in the room.
     Left(bool),
     /// After [`Action::Publish`]. An error was refused before it reached a filter.
@@ -74,8 +75,9 @@ pub enum Action {
         /// Its data.
         data: Entries,
     },
-    /// Join a room, if the client may. The entries are the other fields of the request.
-    Join(Room, Entries),
+    /// Join a room, if the client may. The entries are the fields of the request for the access plugins. The last part
+    /// is set if the client asks for earlier messages of the room.
+    Join(Room, Entries, Option<JoinReplay>),
     /// Leave a room.
     Leave(Room),
     /// Set or remove the tag.
@@ -119,6 +121,28 @@ pub struct ClientLocation {
     pub address: String,
     /// Address of the node to connect to next time, if it is another one.
     pub next: Option<String>,
+    /// Result of the resume as JSON text, such as `[["u",true,"k3v9x0ab",57,9217,16]]`. `None` if the client asked for
+    /// none.
+    pub resume: Option<String>,
+}
+
+/// Messages of a room that a client asks for when it joins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JoinReplay {
+    /// The client's position. `Some(None)` = the client is new in the stream and asks for the present position.
+    pub since: Option<Option<Position>>,
+    /// True to replay only the newest message. Wins over `since`.
+    pub latest: bool,
+}
+
+/// Result of a join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinOutcome {
+    /// False if the connection was already in the room.
+    pub changed: bool,
+    /// Result of the replay in the form of [`ClientLocation::resume`], with one element. `None` if the client asked for
+    /// none.
+    pub resume: Option<String>,
 }
 
 /// A message from one client to others.
@@ -167,7 +191,7 @@ impl Session {
             return Vec::new();
         }
         match (input, std::mem::replace(&mut self.pending, Pending::Nothing)) {
-            (Input::Opened(claim), _) => self.opened(claim),
+            (Input::Opened(claim), _) => self.opened(claim, now),
             (Input::Refused(why, refusal), _) => self.refuse(why, refusal, now),
             (Input::Sent(body), Pending::Nothing) => self.sent(body, bound_user, now, rules),
             (Input::Admitted(answer), Pending::Auth(purpose)) => self.admitted(answer, *purpose, bound_user, now),
@@ -175,9 +199,9 @@ impl Session {
             (Input::Handled(answer), Pending::Handler(key)) => {
                 self.handled(answer, key, bound_user.is_some(), now, rules)
             }
-            (Input::Joined(Ok(changed)), Pending::Join(room)) => changed_room("room_join", &room, changed, now),
+            (Input::Joined(Ok(outcome)), Pending::Join(room)) => vec![joined(&room, outcome, now)],
             (Input::Joined(Err(refusal)), Pending::Join(_)) => vec![deny("room_join", refusal, now)],
-            (Input::Left(changed), Pending::Leave(room)) => changed_room("room_leave", &room, changed, now),
+            (Input::Left(changed), Pending::Leave(room)) => vec![left(&room, changed, now)],
             (Input::Published(Ok(published)), Pending::Publish) => vec![chat::answer(published, now)],
             (Input::Published(Err(refusal)), Pending::Publish) => vec![deny("message", refusal, now)],
             (_, pending) => {
@@ -207,9 +231,11 @@ impl Session {
 
     fn room_join(&mut self, data: &Entries, bound_user: Option<BoundUser<'_>>) -> Result<Vec<Action>, Refusal> {
         let room = room(data, bound_user)?;
-        let rest = data.iter().filter(|(key, _)| *key != "room").collect();
+        let replay = resume::join_replay(data)?;
+        let named = ["room", resume::SINCE, resume::LATEST];
+        let rest = data.iter().filter(|(key, _)| !named.contains(key)).collect();
         self.pending = Pending::Join(room.clone());
-        Ok(vec![Action::Join(room, rest)])
+        Ok(vec![Action::Join(room, rest, replay)])
     }
 
     fn room_leave(&mut self, data: &Entries, bound_user: Option<BoundUser<'_>>) -> Result<Vec<Action>, Refusal> {
@@ -297,9 +323,20 @@ fn remove_tag(bound_user: Option<BoundUser<'_>>, now: i64) -> Result<Vec<Action>
     Ok(vec![Action::SetTag(None), done])
 }
 
-fn changed_room(key: &str, room: &Room, changed: bool, now: i64) -> Vec<Action> {
-    let data = [("room", room.as_str()), ("changed", if changed { "true" } else { "false" })].into_iter().collect();
-    vec![reply(key, Code::OK, String::new(), data, now)]
+fn joined(room: &Room, JoinOutcome { changed, resume }: JoinOutcome, now: i64) -> Action {
+    let mut data = changed_room(room, changed);
+    if let Some(resume) = resume {
+        data.insert(resume::RESUME, resume);
+    }
+    reply("room_join", Code::OK, String::new(), data, now)
+}
+
+fn left(room: &Room, changed: bool, now: i64) -> Action {
+    reply("room_leave", Code::OK, String::new(), changed_room(room, changed), now)
+}
+
+fn changed_room(room: &Room, changed: bool) -> Entries {
+    [("room", room.as_str()), ("changed", if changed { "true" } else { "false" })].into_iter().collect()
 }
 
 fn reply(key: &str, code: Code, message: String, data: Entries, now: i64) -> Action {

@@ -225,7 +225,7 @@ impl Workspace {
         let config = self.dir.join(format!("skylark-{number}.yaml"));
         let text = format!(
             "node:\n  id: n{number}\n  number: {number}\n  state: {}\nlisteners:\n{}limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
-             plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n{}{sections}",
+             plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\nhistory:\n  kind: off\n{}{sections}",
             self.dir.join(format!("state-{number}")).display(),
             self.listeners(node)?,
             dir.display(),

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::broker::history::HistoryStore;
+use crate::broker::history::memory::MemoryHistory;
 use crate::broker::ids::IdStore;
 use crate::broker::kafka::check::{check as check_kafka, check_topic};
 use crate::broker::kafka::{KafkaClients, KafkaEngine, KafkaSource};
@@ -33,6 +35,8 @@ pub struct Engine {
     pub store: Option<Arc<dyn Store>>,
     /// Reservation of ids, if the engine provides it.
     pub ids: Option<Arc<dyn IdStore>>,
+    /// Kept messages, unless `history` is off.
+    pub history: Option<Arc<dyn HistoryStore>>,
     servers: Servers,
     logins: Mutex<Vec<Login>>,
 }
@@ -68,9 +72,11 @@ impl Engine {
     /// [`EngineError`] if the address or the properties are invalid.
     pub fn start(config: &Config, receiver: Arc<dyn Deliver>, vitals: &Vitals) -> Result<Self, EngineError> {
         let (servers, mut logins) = (Servers::default(), Vec::new());
+        let is_on = config.history.is_on(&config.bus.kind);
+        let history = is_on.then(|| Arc::new(MemoryHistory::new(config.history.clone())));
         let (broker, roster, store, ids): Parts = match config.bus.kind {
             BusKind::Memory => {
-                let bus = MemoryBroker::new(config.node.id.clone(), receiver);
+                let bus = MemoryBroker::new(config.node.id.clone(), receiver, history.clone());
                 (Arc::new(bus), Arc::new(MemoryRoster::default()), None, None)
             }
             BusKind::Redis => {
@@ -85,7 +91,8 @@ impl Engine {
                 (bus, Arc::clone(&roster) as _, None, Some(roster))
             }
         };
-        Ok(Self { broker, roster, store, ids, servers, logins: Mutex::new(logins) })
+        let history = history.map(|history| history as Arc<dyn HistoryStore>);
+        Ok(Self { broker, roster, store, ids, history, servers, logins: Mutex::new(logins) })
     }
 
     /// Creates the sources of the intakes of `config`. Must run within the runtime: each lease spawns a task,
@@ -173,4 +180,31 @@ pub async fn intake_faults(config: &Config, intake: &Intake) -> Vec<String> {
         IntakeKind::Kafka => return check_topic(&intake.kafka(&config.bus), &intake.topic, &intake.group).await,
     };
     found.unwrap_or_else(|error| vec![error.to_string()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{History, HistoryKind};
+    use crate::fate::Fate;
+    use crate::hub::Hub;
+    use crate::id::{IdSequence, Uid};
+    use crate::message::{Message, Origin, Publication, Target};
+    use crate::node::deliver::Delivery;
+
+    #[tokio::test]
+    async fn engine_of_one_node_keeps_messages_unless_history_is_off() {
+        let uid = Uid::parse("a").unwrap();
+        for (kind, is_on) in [(HistoryKind::Auto, true), (HistoryKind::Memory, true), (HistoryKind::Off, false)] {
+            let config = Config { history: History { kind, ..History::default() }, ..Config::default() };
+            let (hub, _shards) = Hub::new(&(&config).into(), Arc::new(IdSequence::empty(1)));
+            let receiver = Arc::new(Delivery::new(Arc::new(hub)));
+            let engine = Engine::start(&config, receiver, &Vitals::default()).unwrap();
+            assert_eq!(engine.history.is_some(), is_on, "{kind:?}");
+            let publication = Publication::new(Message::default(), Target::User(uid.clone()), Origin::Http);
+            let fates = engine.broker.publish([publication.into_envelope(1, 0)].into()).await;
+            let [Fate::Accepted { positions, .. }] = &fates[..] else { panic!("{fates:?}") };
+            assert_eq!(positions.len(), usize::from(is_on), "{kind:?}");
+        }
+    }
 }

@@ -1,4 +1,6 @@
-//! Broker and roster of a single node: loops each batch back at once and stores nothing.
+//! Broker and roster of a single node: loops each batch back at once. With a history it appends kept messages first.
+
+mod kept;
 
 use std::future::ready;
 use std::sync::Arc;
@@ -10,50 +12,63 @@ use futures_util::future::BoxFuture;
 
 use parking_lot::Mutex;
 
+use super::history::memory::MemoryHistory;
 use super::roster::{ExpiredMember, LeaseError, Member, Roster};
 use super::{Address, Batch, Broker, Deliver, Fate, Subscription, Unavailable};
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt};
+use kept::{KeptPublisher, is_kept};
 
 /// Loop-back broker of one node.
 pub struct MemoryBroker {
     node: NodeId,
     receiver: Arc<dyn Deliver>,
+    kept: Option<Arc<KeptPublisher>>,
 }
 
 impl MemoryBroker {
-    /// Creates the broker of `node`, which delivers to `receiver`.
+    /// Creates the broker of `node`, which delivers to `receiver` and appends kept messages to `history`.
     #[must_use]
-    pub fn new(node: NodeId, receiver: Arc<dyn Deliver>) -> Self {
-        Self { node, receiver }
-    }
-
-    fn is_for_this_node(&self, envelope: &Envelope) -> bool {
-        envelope.nodes.is_empty() || envelope.nodes.contains(&self.node)
+    pub fn new(node: NodeId, receiver: Arc<dyn Deliver>, history: Option<Arc<MemoryHistory>>) -> Self {
+        let kept = history.map(|history| Arc::new(KeptPublisher::new(node.clone(), Arc::clone(&receiver), history)));
+        Self { node, receiver, kept }
     }
 
     async fn loop_back(&self, batch: Batch) -> Vec<Fate> {
-        let here: Batch = if batch.iter().all(|e| self.is_for_this_node(e)) {
+        let here: Batch = if batch.iter().all(|e| is_for(&self.node, e)) {
             Arc::clone(&batch)
         } else {
-            batch.iter().filter(|e| self.is_for_this_node(e)).cloned().collect()
+            batch.iter().filter(|e| is_for(&self.node, e)).cloned().collect()
         };
-        let mut receipts = self.receiver.deliver(here).await.into_iter();
+        let mut receipts = self.receiver.deliver(here, Vec::new()).await.into_iter();
         batch
             .iter()
             .map(|envelope| {
-                let here = self.is_for_this_node(envelope);
-                let receipt = if here { receipts.next() } else { Some(Receipt::default()) };
-                let unknown_nodes = envelope.nodes.iter().filter(|n| **n != self.node).cloned().collect();
-                Fate::Accepted { position: None, receipt, nodes: Some(u32::from(here)), unknown_nodes }
+                let receipt = is_for(&self.node, envelope).then(|| receipts.next().unwrap_or_default());
+                accepted(&self.node, envelope, receipt)
             })
             .collect()
     }
 }
 
+/// True if the node delivers the envelope.
+fn is_for(node: &NodeId, envelope: &Envelope) -> bool {
+    envelope.nodes.is_empty() || envelope.nodes.contains(node)
+}
+
+/// Fate of an envelope without a position. `receipt` is `None` if it is not for this node.
+fn accepted(node: &NodeId, envelope: &Envelope, receipt: Option<Receipt>) -> Fate {
+    let unknown_nodes = envelope.nodes.iter().filter(|n| *n != node).cloned().collect();
+    let nodes = Some(u32::from(receipt.is_some()));
+    Fate::Accepted { positions: Vec::new(), receipt: Some(receipt.unwrap_or_default()), nodes, unknown_nodes }
+}
+
 impl Broker for MemoryBroker {
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>> {
-        self.loop_back(batch).boxed()
+        match &self.kept {
+            Some(kept) if batch.iter().any(is_kept) => Arc::clone(kept).publish(batch),
+            _ => self.loop_back(batch).boxed(),
+        }
     }
 
     fn send_cluster_message(

@@ -1,6 +1,9 @@
 //! `skylark connect`: a client for terminals and scripts.
 
+mod resume;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -22,6 +25,7 @@ use super::{ConfigSource, block_on, print};
 use crate::clock;
 use crate::config::Service;
 use crate::id::{Device, Uid};
+use resume::Positions;
 
 /// Schemes of a node's WebSocket.
 const SCHEMES: Schemes = ["ws", "wss"];
@@ -46,6 +50,9 @@ pub(super) struct Connect {
     /// Message layout and coding.
     #[arg(long, value_enum, default_value_t = Dialect::YunqueJson)]
     dialect: Dialect,
+    /// Keep the positions of all streams in this file, and ask for the messages missed since they were written.
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     #[command(flatten)]
     trust: Trust,
 }
@@ -60,6 +67,10 @@ Each frame from the node is printed as one JSON line:
 Each line of input is sent as a SendBody: its key, then optional data as a JSON object of strings:
   room_join {\"room\":\"lobby\"}
   message {\"to\":\"room:lobby\",\"action\":\"chat\",\"text\":\"hi\"}
+
+With --resume the first frame of the client is a client_bind with its positions, and room_join asks for the
+messages missed in the room. Standard error tells what was recovered. A repeated message is not printed.
+
 The connection stays open at the end of the input; SIGINT and SIGTERM close it. Exit code 1 if the node closed it.";
 
 type Socket = WebSocketStream<Pipe>;
@@ -78,26 +89,48 @@ impl Connect {
             Some(url) => url.clone(),
             None => local_url(&source.load()?.config, Service::Ws, SCHEMES)? + "/ws",
         };
+        let mut positions = self.resume.as_deref().map(Positions::open).transpose()?;
         block_on(async {
-            let socket = self.dial(&url, &token).await?;
-            relay(socket, self.dialect).await
+            let mut socket = self.dial(&url, positions.is_none().then_some(token.as_str())).await?;
+            if let Some(positions) = &positions {
+                self.bind(&mut socket, &url, token, positions).await?;
+            }
+            let done = relay(socket, self.dialect, &mut positions).await;
+            let saved = positions.as_mut().map_or(Ok(()), Positions::save);
+            done.and(saved)
         })
     }
 
-    async fn dial(&self, url: &str, token: &str) -> anyhow::Result<Socket> {
+    /// Binds by a frame, which has room for more positions than a query.
+    async fn bind(&self, socket: &mut Socket, url: &str, token: String, positions: &Positions) -> anyhow::Result<()> {
+        let mut data = positions.request();
+        data.insert("token".to_owned(), token);
+        if let Some(device) = &self.device {
+            data.insert("deviceId".to_owned(), device.to_string());
+        }
+        let (_, query) = url.split_once('?').unwrap_or_default();
+        if let Some((_, channel)) = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "channel") {
+            data.insert("channel".to_owned(), channel.into_owned());
+        }
+        send(socket, self.dialect.sent("client_bind", clock::now_millis(), data)).await
+    }
+
+    /// Opens a connection, with the token in the handshake if one is given.
+    async fn dial(&self, url: &str, token: Option<&str>) -> anyhow::Result<Socket> {
         let uri: Uri = url.parse().with_context(|| format!("expected a URL such as ws://host:port/ws, got {url}"))?;
         let authority = uri.authority().with_context(|| format!("expected a host in {url}"))?;
         let stream = self.trust.dial(&uri, SCHEMES).await?;
-        let request = Request::get(with_device(&uri, self.device.as_ref())?)
+        let mut request = Request::get(with_device(&uri, self.device.as_ref())?)
             .header("host", authority.as_str())
             .header("connection", "Upgrade")
             .header("upgrade", "websocket")
             .header("sec-websocket-version", "13")
             .header("sec-websocket-key", tungstenite::handshake::client::generate_key())
-            .header("sec-websocket-protocol", self.dialect.subprotocol())
-            .header("authorization", format!("Bearer {token}"))
-            .body(())
-            .context("the token has characters that a header cannot carry")?;
+            .header("sec-websocket-protocol", self.dialect.subprotocol());
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(()).context("the token has characters that a header cannot carry")?;
         let (socket, _) = tokio_tungstenite::client_async(request, stream).await.map_err(refused)?;
         eprintln!("connected to {authority} in {}", self.dialect.subprotocol());
         Ok(socket)
@@ -122,23 +155,32 @@ fn refused(error: tungstenite::Error) -> anyhow::Error {
     }
 }
 
-async fn relay(mut socket: Socket, dialect: Dialect) -> anyhow::Result<()> {
+async fn relay(mut socket: Socket, dialect: Dialect, positions: &mut Option<Positions>) -> anyhow::Result<()> {
     let mut lines = Some(BufReader::new(tokio::io::stdin()).lines());
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     loop {
         tokio::select! {
             frame = socket.next() => match frame {
-                Some(Ok(frame)) => receive(&mut socket, dialect, frame).await?,
+                Some(Ok(frame)) => receive(&mut socket, dialect, positions.as_mut(), frame).await?,
                 Some(Err(error)) => return Err(error).context("the connection failed"),
                 None => bail!("the connection closed without a close frame"),
             },
             line = next_line(&mut lines) => match line? {
-                Some(line) => send_line(&mut socket, dialect, &line).await?,
+                Some(line) => send_line(&mut socket, dialect, positions.as_ref(), &line).await?,
                 None => lines = None,
             },
+            () = until_due(positions.as_ref()) => positions.as_mut().map_or(Ok(()), Positions::save)?,
             _ = interrupt.recv() => return close(socket).await,
             _ = terminate.recv() => return close(socket).await,
         }
+    }
+}
+
+/// Waits until positions are to be written; pending forever if none are kept.
+async fn until_due(positions: Option<&Positions>) {
+    match positions {
+        Some(positions) => positions.until_due().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -150,7 +192,12 @@ async fn next_line(lines: &mut Option<Lines<BufReader<Stdin>>>) -> anyhow::Resul
     }
 }
 
-async fn receive(socket: &mut Socket, dialect: Dialect, frame: Message) -> anyhow::Result<()> {
+async fn receive(
+    socket: &mut Socket,
+    dialect: Dialect,
+    positions: Option<&mut Positions>,
+    frame: Message,
+) -> anyhow::Result<()> {
     let payload = match frame {
         Message::Text(text) => Payload::Text(text.to_string()),
         Message::Binary(bytes) => Payload::Binary(bytes),
@@ -162,7 +209,21 @@ async fn receive(socket: &mut Socket, dialect: Dialect, frame: Message) -> anyho
         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
     };
     let frame = dialect.read(&payload)?;
+    let mut notes = Vec::new();
+    if let Some(positions) = positions {
+        match &frame {
+            Frame::Message(message) => {
+                let is_new = positions.take(message.get());
+                if !is_new {
+                    return Ok(());
+                }
+            }
+            Frame::Reply(reply) => notes = positions.hear(reply.get()),
+            Frame::Ping => {}
+        }
+    }
     print(&frame.to_string())?;
+    notes.iter().for_each(|note| eprintln!("{note}"));
     if matches!(frame, Frame::Ping) {
         send(socket, dialect.pong()).await?;
     }
@@ -170,10 +231,20 @@ async fn receive(socket: &mut Socket, dialect: Dialect, frame: Message) -> anyho
 }
 
 /// Sends a line. An invalid line is reported and otherwise ignored.
-async fn send_line(socket: &mut Socket, dialect: Dialect, line: &str) -> anyhow::Result<()> {
+async fn send_line(
+    socket: &mut Socket,
+    dialect: Dialect,
+    positions: Option<&Positions>,
+    line: &str,
+) -> anyhow::Result<()> {
     match parse_line(line) {
         Ok(None) => Ok(()),
-        Ok(Some((key, data))) => send(socket, dialect.sent(&key, clock::now_millis(), data)).await,
+        Ok(Some((key, mut data))) => {
+            if let Some(positions) = positions {
+                positions.complete(&key, &mut data);
+            }
+            send(socket, dialect.sent(&key, clock::now_millis(), data)).await
+        }
         Err(error) => {
             eprintln!("not sent: {error:#}");
             Ok(())

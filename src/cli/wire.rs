@@ -193,6 +193,15 @@ struct YunqueMessage {
     #[prost(string, tag = "9")]
     #[serde(skip_serializing_if = "String::is_empty")]
     image: String,
+    #[prost(uint64, tag = "15")]
+    #[serde(skip_serializing_if = "is_nothing")]
+    offset: u64,
+    #[prost(string, tag = "16")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    epoch: String,
+    #[prost(string, tag = "17")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    stream: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
@@ -224,8 +233,22 @@ struct CimMessage {
     #[prost(int64, tag = "9")]
     #[serde(skip_serializing_if = "is_zero")]
     timestamp: i64,
+    #[prost(uint64, tag = "15")]
+    #[serde(skip_serializing_if = "is_nothing")]
+    offset: u64,
+    #[prost(string, tag = "16")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    epoch: String,
+    #[prost(string, tag = "17")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    stream: String,
 }
 
 fn is_zero(number: &i64) -> bool {
     *number == 0
+}
+
+/// Offsets begin at 1.
+fn is_nothing(offset: &u64) -> bool {
+    *offset == 0
 }

@@ -1,5 +1,6 @@
 //! Rules that concern several keys, or that the type of one key cannot express.
 
+mod history;
 mod warn;
 
 use std::collections::HashSet;
@@ -36,6 +37,7 @@ pub(super) fn check(config: &Config, tree: &Value, only_v6: bool, faults: &mut V
     rules.plugins();
     rules.intakes();
     rules.bus();
+    rules.history();
     rules.log();
 }
 
@@ -203,18 +205,20 @@ impl Rules<'_> {
             return;
         }
         for (index, pattern) in self.config.clients.open_rooms.patterns().iter().enumerate() {
-            let path = format!("clients.open_rooms[{index}]");
-            let name = pattern.strip_suffix('*').unwrap_or(pattern);
-            if name.contains('*') {
-                self.fault(&path, &format!("expected a * at the end only, got {pattern:?}"));
-            } else if !(name.is_empty() && pattern == "*")
-                && let Err(error) = Room::parse(name)
-            {
-                self.fault(
-                    &path,
-                    &format!("expected a room, a prefix followed by *, or \"*\", got {pattern:?}: {error}"),
-                );
-            }
+            self.room_pattern(&format!("clients.open_rooms[{index}]"), pattern);
+        }
+    }
+
+    /// Checks the name of a room, or a prefix followed by `*`.
+    fn room_pattern(&mut self, path: &str, pattern: &str) {
+        let name = pattern.strip_suffix('*').unwrap_or(pattern);
+        if name.contains('*') {
+            self.fault(path, &format!("expected a * at the end only, got {pattern:?}"));
+        } else if !(name.is_empty() && pattern == "*")
+            && let Err(error) = Room::parse(name)
+        {
+            let problem = format!("expected a room, a prefix followed by *, or \"*\", got {pattern:?}: {error}");
+            self.fault(path, &problem);
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Later sources win: built-in defaults, base file, overlay of the environment, `SKYLARK__…` variables, options.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -23,6 +25,8 @@ pub const BASE_FILE: &str = "config/skylark.yaml";
 pub const BUILT_IN_ENV: &str = "dev";
 /// Prefix of the variables that set keys.
 const PREFIX: &str = "SKYLARK__";
+/// Part of the memory limit that the history may use by default: one of this many.
+const HISTORY_PARTS: usize = 8;
 /// The overlay of [`BUILT_IN_ENV`] if it has no file.
 const DEV_OVERLAY: &str = include_str!("../../config/skylark-dev.yaml");
 const DEV_OVERLAY_NAME: &str = "built-in skylark-dev.yaml";
@@ -37,6 +41,8 @@ pub struct Loader {
     host: Option<String>,
     /// True if `[::]` does not accept IPv4 (`net.ipv6.bindv6only`).
     only_v6: bool,
+    /// Memory limit of this process in bytes.
+    memory: Option<usize>,
 }
 
 /// A configuration with the sources of its values.
@@ -111,14 +117,21 @@ impl Loader {
             options: Vec::new(),
             host,
             only_v6,
+            memory: memory::limit(Path::new("/")),
         }
     }
 
-    /// As [`new`](Self::new), but with these variables only and without a host name.
+    /// As [`new`](Self::new), but with these variables only, without a host name and without a memory limit.
     #[cfg(test)]
     pub(crate) fn isolated(file: Option<PathBuf>, env: Option<&str>, variables: &[(&str, &str)]) -> Self {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { file, env: env.map(str::to_owned), variables, ..Self::default() }
+    }
+
+    /// As on a machine with this memory limit in bytes.
+    #[cfg(test)]
+    pub(super) fn with_memory(self, bytes: usize) -> Self {
+        Self { memory: Some(bytes), ..self }
     }
 
     /// Sets one key by a command-line option, e.g. `--listen`, `listeners.0.address`, `127.0.0.1:80`.
@@ -172,6 +185,11 @@ impl Loader {
         let mut config = Config::default();
         if let Some(id) = self.host.as_deref().and_then(node_id) {
             config.node.id = id;
+        }
+        if let Some(memory) = self.memory {
+            // Whole MiB are easier to read. The least is that of the key.
+            let part = (memory / HISTORY_PARTS) >> 20 << 20;
+            config.history.bytes = part.clamp(1 << 20, config.history.bytes);
         }
         config.show()
     }

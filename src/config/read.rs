@@ -55,6 +55,10 @@ pub(super) struct Bounded(pub(super) u64, pub(super) u64);
 pub(super) struct Bytes(pub(super) usize, pub(super) usize);
 /// A text of at least this many bytes, never shown.
 pub(super) struct Secret(pub(super) usize);
+/// A value that may be missing.
+pub(super) struct Optional<C>(pub(super) C);
+/// `yes` or `no`, also as `true` or `false`.
+pub(super) struct YesNo;
 
 /// Walks the tree.
 pub(super) struct Reader<'a> {
@@ -342,6 +346,38 @@ impl Codec<usize> for Bytes {
 fn shown_bytes(bytes: usize) -> String {
     let unit = UNITS.iter().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
     unit.map_or_else(|| bytes.to_string(), |(name, size)| format!("{}{name}", bytes / size))
+}
+
+impl<T, C: Codec<T>> Codec<Option<T>> for Optional<C> {
+    fn expected(&self) -> String {
+        self.0.expected()
+    }
+
+    fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<Option<T>> {
+        self.0.read(value, reader).map(Some)
+    }
+
+    fn show(&self, value: &Option<T>) -> Value {
+        value.as_ref().map_or_else(|| Value::built_in(Kind::Null), |value| self.0.show(value))
+    }
+}
+
+const YES_NO: [(bool, &str); 4] = [(true, "yes"), (false, "no"), (true, "true"), (false, "false")];
+
+impl Codec<bool> for YesNo {
+    fn expected(&self) -> String {
+        one_of(&YES_NO.map(|(_, word)| word))
+    }
+
+    fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<bool> {
+        // A misspelt word gets no suggestion: `on` is nearer to `no` than to `yes`.
+        let meaning = |text: &str| YES_NO.iter().find(|(_, word)| *word == text).map(|(is_yes, _)| *is_yes);
+        reader.parsed(value, &Codec::<bool>::expected(self), meaning)
+    }
+
+    fn show(&self, value: &bool) -> Value {
+        Value::text(if *value { "yes" } else { "no" })
+    }
 }
 
 impl Codec<String> for Secret {

@@ -1,5 +1,6 @@
 //! The configuration from outside: faults, precedence, secrets, limits, and the base file compared with the tree.
 
+mod history;
 mod reloads;
 mod secrets;
 
@@ -121,8 +122,8 @@ fn wrong_shapes_are_faults_of_their_line() {
     assert_eq!(faults("drain:\n  wait: 1s\n  wait: 2s\n"), ["s.yaml:3: drain.wait: given twice, first at s.yaml:2"]);
     assert_eq!(
         faults("- a\n"),
-        ["s.yaml:1: expected a map (node, listeners, clients, heartbeat, limits, queue, api, plugins, bus, intakes, \
-         cluster, log or drain), got a list"]
+        ["s.yaml:1: expected a map (node, listeners, clients, heartbeat, limits, queue, api, plugins, bus, history, \
+         intakes, cluster, log or drain), got a list"]
     );
     assert_eq!(
         faults("listeners:\n  - serves: [ws]\n"),

@@ -5,6 +5,7 @@
 //! and users. A shard waits for its mailbox, its tick and blocked sockets, never for a single socket.
 
 mod deliver;
+mod replays;
 mod slots;
 
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use tokio::task::yield_now;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 pub(super) use deliver::{Count, Excluded, Item, Receivers, ShardBatch};
+pub(super) use replays::{ReplayPage, ReplayStep, WithheldBytes};
 
 use super::clock::Clock;
 use super::connection::{Connection, ConnectionLimits, EndedMemberships, ShardHandle};
@@ -46,6 +48,8 @@ pub(super) enum Command {
     Send(Reservation, Bytes),
     /// A close of the connection, with the address of the next node if there is one.
     Close(Connection, Option<Box<str>>),
+    /// A step of a replay. Boxed, because steps are rare and large.
+    Replay(Connection, Box<ReplayStep>),
     /// Last command.
     Stop,
 }
@@ -56,6 +60,7 @@ pub(super) struct Shared {
     pub(super) count: usize,
     pub(super) clock: Clock,
     pub(super) ended_memberships: Arc<EndedMemberships>,
+    pub(super) withheld: Arc<WithheldBytes>,
 }
 
 /// Creates shard `index`: its shared state and its task.
@@ -75,7 +80,7 @@ pub(super) fn new(index: usize, settings: &Settings, shared: &Shared) -> (Arc<Sh
         to_check: Mutex::default(),
         ended_memberships: Arc::clone(&shared.ended_memberships),
     });
-    let slots = Slots::new(Arc::clone(&handle), settings, shared.count > 1);
+    let slots = Slots::new(Arc::clone(&handle), settings, shared);
     (handle, async move { Shard::new(slots, commands).run().await }.boxed())
 }
 
@@ -190,8 +195,11 @@ impl Shard {
                     self.reports.push_back((self.slots.clean_at(), report, counts));
                 }
             }
-            Command::Send(reservation, frame) => self.slots.deliver_one(reservation, frame, 1, &mut Count::default()),
+            Command::Send(reservation, frame) => {
+                self.slots.deliver_one(reservation, frame, 1);
+            }
             Command::Close(connection, next) => self.slots.close(&connection, next.as_deref()),
+            Command::Replay(connection, step) => self.slots.replay(&connection, *step),
             Command::Stop => self.mailbox.close(),
         }
     }

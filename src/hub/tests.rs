@@ -3,9 +3,13 @@
 mod delivery;
 mod life;
 mod model;
+mod replay;
+mod replay_bounds;
+mod replay_model;
 mod stress;
 
 use std::io::{self, IoSlice};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -15,7 +19,7 @@ use parking_lot::Mutex;
 use super::load::Load;
 use super::*;
 use crate::disconnect::Disconnect;
-use crate::message::Message;
+use crate::message::{Message, Position};
 use crate::protocol::{self, Coding, Dialect, ServerFrame, websocket};
 
 const YUNQUE: Form = Form::websocket(Dialect::Yunque, Coding::Protobuf);
@@ -190,7 +194,23 @@ fn frames(texts: &[&str]) -> Frames {
 }
 
 fn to(target: Target, frames: &Frames) -> FrameRun {
-    FrameRun { target, no_echo: None, frames: frames.clone() }
+    FrameRun { target, no_echo: None, frames: frames.clone(), span: None }
+}
+
+/// Position of a message in the first epoch of the tests. Its id is its offset.
+fn position(offset: u64) -> Position {
+    Position { epoch: Epoch::new(1), offset, id: i64::try_from(offset).unwrap() }
+}
+
+/// Builds a run of kept messages. The title of each is `<stream.offset>`.
+fn kept(target: Target, epoch: Epoch, offsets: RangeInclusive<u64>) -> FrameRun {
+    let stream = StreamName::of(&target).unwrap();
+    let (first, last) = (*offsets.start(), *offsets.end());
+    let message =
+        |offset| Message { id: position(offset).id, title: format!("<{stream}.{offset}>"), ..Message::default() };
+    let messages = offsets.map(|offset| Arc::new(message(offset))).collect();
+    let frames = Frames::of_stream(messages, Some(&stream), Some(Position { epoch, ..position(first) }));
+    FrameRun { target, no_echo: None, frames, span: Some(Span { stream, epoch, first, last }) }
 }
 
 async fn push(hub: &Hub, target: Target, frames: &Frames) -> Receipt {

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::cluster::membership::Membership;
 use super::devices::Devices;
 use super::presence::PresenceTracker;
+use super::resume::{Resumed, Resumer};
 use super::rooms::{Rooms, not_bound};
 use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::clock;
@@ -31,6 +32,7 @@ pub(super) struct Binder {
     presence: Arc<PresenceTracker>,
     rooms: Arc<Rooms>,
     devices: Arc<Devices>,
+    resumer: Arc<Resumer>,
     auth_calls: Semaphore,
 }
 
@@ -40,6 +42,7 @@ pub(super) struct Owners {
     pub(super) presence: Arc<PresenceTracker>,
     pub(super) rooms: Arc<Rooms>,
     pub(super) devices: Arc<Devices>,
+    pub(super) resumer: Arc<Resumer>,
 }
 
 impl Binder {
@@ -51,8 +54,9 @@ impl Binder {
         owners: Owners,
         auth_calls: usize,
     ) -> Self {
-        let Owners { membership, presence, rooms, devices } = owners;
-        Self { hub, ids, plugins, membership, presence, rooms, devices, auth_calls: Semaphore::new(auth_calls) }
+        let Owners { membership, presence, rooms, devices, resumer } = owners;
+        let auth_calls = Semaphore::new(auth_calls);
+        Self { hub, ids, plugins, membership, presence, rooms, devices, resumer, auth_calls }
     }
 
     /// Adds a new, unbound connection. `form` is `None` if the first frame decides it. `devices` is the policy of its
@@ -89,7 +93,7 @@ impl Binder {
     }
 
     /// Binds the connection by the admission: device matrix (may close other connections), rooms, presence. A second
-    /// bind of the same user adds facts.
+    /// bind of the same user adds facts. If the client asked to resume, run the returned replay after the REPLY.
     ///
     /// # Errors
     /// A refusal if the connection is bound to another user, or if the claimed device is not a valid name.
@@ -98,7 +102,7 @@ impl Binder {
         connection: &Connection,
         admission: Admission,
         facts: Facts,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Resumed>, Refusal> {
         if let Some(bound) = connection.binding().filter(|b| b.uid != admission.uid) {
             return Err(Refusal::new(
                 Code::FORBIDDEN,
@@ -112,7 +116,7 @@ impl Binder {
     ///
     /// # Errors
     /// A refusal if the connection is not bound, or if the claimed device is not a valid name.
-    pub(super) async fn rebind(&self, connection: &Connection, facts: Facts) -> Result<(), Refusal> {
+    pub(super) async fn rebind(&self, connection: &Connection, facts: Facts) -> Result<Option<Resumed>, Refusal> {
         let bound = connection.binding().ok_or_else(not_bound)?;
         let admission = Admission {
             uid: bound.uid.clone(),
@@ -142,7 +146,8 @@ impl Binder {
             return Err(refusal);
         }
         let me = self.membership.me();
-        let location = ClientLocation { cid, node: me.id.clone(), address: me.address.clone(), next: None };
+        let location =
+            ClientLocation { cid, node: me.id.clone(), address: me.address.clone(), next: None, resume: None };
         let reply = session::bind_reply(&uid, expires, &location, clock::now_millis());
         if let Some(form) = connection.form()
             && let Ok(frame) = protocol::encode(form, ServerFrame::Reply(&reply))
@@ -152,9 +157,31 @@ impl Binder {
         Ok(())
     }
 
-    /// Binds the connection to the user: leaves the former user's rooms, then applies device matrix, rooms and
-    /// presence.
+    /// Binds the connection to the user, and prepares the replay that the client asks for.
     async fn apply_bind(
+        &self,
+        connection: &Connection,
+        admission: Admission,
+        mut facts: Facts,
+        hops: u8,
+    ) -> Result<Option<Resumed>, Refusal> {
+        let Some(request) = facts.resume.take() else {
+            self.enter(connection, admission, facts, hops).await?;
+            return Ok(None);
+        };
+        let Admission { uid, rooms, .. } = &admission;
+        let is_bound = connection.binding().is_some_and(|binding| binding.uid == *uid);
+        // Must precede the bind, so that no live message overtakes the replay.
+        let begun = self.resumer.begin_bind(connection, uid, rooms, request, is_bound).await;
+        if let Err(refusal) = self.enter(connection, admission, facts, hops).await {
+            self.resumer.cancel(connection).await;
+            return Err(refusal);
+        }
+        self.resumer.read(connection, begun).await.map(Some)
+    }
+
+    /// Leaves the former user's rooms, then applies binding, device matrix, rooms and presence.
+    async fn enter(
         &self,
         connection: &Connection,
         admission: Admission,

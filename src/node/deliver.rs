@@ -2,6 +2,7 @@
 //!
 //! Independent of plugins: filters have run on the publishing node.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use super::Node;
 use crate::broker::{Batch, Deliver};
 use crate::hub::{self, Hub};
 use crate::id::NodeId;
-use crate::message::{Envelope, Receipt};
+use crate::message::{Envelope, Position, Receipt, StreamName};
 use crate::protocol::Frames;
 
 /// Maximum length of a run in canonical bytes. A connection's queue accepts or refuses a run as a whole.
@@ -42,10 +43,10 @@ impl Delivery {
         self.node.get().and_then(Weak::upgrade)
     }
 
-    async fn deliver_batch(&self, batch: Batch) -> Vec<Receipt> {
-        let runs = runs(&batch);
-        let lengths: Vec<usize> = runs.iter().map(|run| run.len()).collect();
-        let deliveries = runs.into_iter().map(delivery).collect();
+    async fn deliver_batch(&self, batch: Batch, positions: Vec<Option<Position>>) -> Vec<Receipt> {
+        let runs = runs(&batch, &positions);
+        let lengths: Vec<usize> = runs.iter().map(ExactSizeIterator::len).collect();
+        let deliveries = runs.into_iter().map(|run| delivery(&batch[run.clone()], at(&positions, run.start))).collect();
         let receipts = self.hub.route(deliveries).await;
         // A run is queued or refused as a whole, so its envelopes have the same receipt.
         lengths.into_iter().zip(receipts).flat_map(|(length, receipt)| std::iter::repeat_n(receipt, length)).collect()
@@ -53,8 +54,8 @@ impl Delivery {
 }
 
 impl Deliver for Delivery {
-    fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>> {
-        self.deliver_batch(batch).boxed()
+    fn deliver(&self, batch: Batch, positions: Vec<Option<Position>>) -> BoxFuture<'_, Vec<Receipt>> {
+        self.deliver_batch(batch, positions).boxed()
     }
 
     fn on_cluster_message(&self, from: &NodeId, message: Bytes) {
@@ -70,8 +71,9 @@ impl Deliver for Delivery {
     }
 }
 
-/// Groups neighbours with the same receivers. A run is encoded into one byte string and queued as one entry.
-fn runs(batch: &[Envelope]) -> Vec<&[Envelope]> {
+/// Groups neighbours with the same receivers and successive offsets. A run is encoded into one byte string and queued as
+/// one entry.
+fn runs(batch: &[Envelope], positions: &[Option<Position>]) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let mut start = 0;
     let mut bytes = 0;
@@ -79,24 +81,44 @@ fn runs(batch: &[Envelope]) -> Vec<&[Envelope]> {
         let size = envelope.message.approximate_bytes();
         let first = &batch[start];
         let same = envelope.target == first.target && envelope.no_echo == first.no_echo;
-        if i > start && (!same || bytes + size > MAX_RUN_BYTES) {
-            runs.push(&batch[start..i]);
+        if i > start && (!same || !follows(positions, i) || bytes + size > MAX_RUN_BYTES) {
+            runs.push(start..i);
             (start, bytes) = (i, 0);
         }
         bytes += size;
     }
     if start < batch.len() {
-        runs.push(&batch[start..]);
+        runs.push(start..batch.len());
     }
     runs
 }
 
-fn delivery(run: &[Envelope]) -> hub::FrameRun {
-    hub::FrameRun {
-        target: run[0].target.clone(),
-        no_echo: run[0].no_echo,
-        frames: Frames::new(run.iter().map(|e| Arc::clone(&e.message)).collect()),
+/// True if envelope `i` may share a run with the one before it: neither is kept, or it has the next offset.
+fn follows(positions: &[Option<Position>], i: usize) -> bool {
+    match (at(positions, i - 1), at(positions, i)) {
+        (None, None) => true,
+        (Some(before), Some(this)) => before.epoch == this.epoch && before.offset + 1 == this.offset,
+        _ => false,
     }
+}
+
+fn at(positions: &[Option<Position>], i: usize) -> Option<Position> {
+    positions.get(i).copied().flatten()
+}
+
+/// A run whose first message has the position `first`.
+fn delivery(run: &[Envelope], first: Option<Position>) -> hub::FrameRun {
+    let Envelope { target, no_echo, .. } = &run[0];
+    let stream = StreamName::of(target);
+    let messages = run.iter().map(|e| Arc::clone(&e.message)).collect();
+    let frames = Frames::of_stream(messages, stream.as_ref(), first);
+    let span = stream.zip(first).map(|(stream, Position { epoch, offset, .. })| hub::Span {
+        stream,
+        epoch,
+        first: offset,
+        last: offset + run.len() as u64 - 1,
+    });
+    hub::FrameRun { target: target.clone(), no_echo: *no_echo, frames, span }
 }
 
 #[cfg(test)]
@@ -116,16 +138,16 @@ mod tests {
     #[test]
     fn neighbours_for_the_same_receivers_are_one_run() {
         let batch = [envelope("a", "1"), envelope("a", "2"), envelope("b", "3"), envelope("a", "4")];
-        let lengths: Vec<usize> = runs(&batch).iter().map(|r| r.len()).collect();
+        let lengths: Vec<usize> = runs(&batch, &[]).iter().map(ExactSizeIterator::len).collect();
         assert_eq!(lengths, [2, 1, 1]);
-        assert!(runs(&[]).is_empty());
+        assert!(runs(&[], &[]).is_empty());
     }
 
     #[test]
     fn a_run_is_bounded_so_that_a_queue_can_take_part_of_a_batch() {
         let big = "x".repeat(MAX_RUN_BYTES - 200);
         let batch = [envelope("a", &big), envelope("a", &big), envelope("a", "y")];
-        let lengths: Vec<usize> = runs(&batch).iter().map(|r| r.len()).collect();
+        let lengths: Vec<usize> = runs(&batch, &[]).iter().map(ExactSizeIterator::len).collect();
         assert_eq!(lengths, [1, 2]);
     }
 
@@ -136,7 +158,7 @@ mod tests {
             fake.connect("a", device, "web", &[]).await.set_form(Form::ALL[0]);
         }
         let batch = [envelope("a", "1"), envelope("a", "2"), envelope("a", "3"), envelope("b", "4")];
-        let receipts = Delivery::new(Arc::clone(&fake.node.hub)).deliver(batch.to_vec().into()).await;
+        let receipts = Delivery::new(Arc::clone(&fake.node.hub)).deliver(batch.to_vec().into(), Vec::new()).await;
         let here = Receipt { delivered: 2, ..Receipt::default() };
         let away = Receipt { offline: vec![Uid::parse("b").unwrap()], ..Receipt::default() };
         assert_eq!(receipts, [here.clone(), here.clone(), here, away]);

@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 
 use super::Node;
 use super::deliver::Delivery;
-use crate::broker::memory::MemoryRoster;
+use crate::broker::history::HistoryStore;
+use crate::broker::history::memory::MemoryHistory;
+use crate::broker::memory::{MemoryBroker, MemoryRoster};
 use crate::broker::roster::Roster;
 use crate::broker::{Address, Batch, Broker, Fate, Subscription, Unavailable};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
@@ -25,7 +27,7 @@ use crate::code::Code;
 use crate::config::{Config, DevicePolicy, LiveConfig};
 use crate::hub::{Connection, Hub, Settings, ShardTask, Socket};
 use crate::id::{IdSequence, NodeId, Room, Uid};
-use crate::message::{Entries, Envelope, Receipt, Target};
+use crate::message::{Envelope, Receipt, Target};
 pub(crate) use crate::plugin::Judgement;
 use crate::plugin::{
     Access, Call, Event, JoinRequest, PluginCommand, PluginCommandFault, PluginHost, Status, Transport,
@@ -45,7 +47,27 @@ impl Fake {
     pub(crate) fn new(config: &Config) -> Self {
         let script = Arc::new(Scripted::default());
         let bus = Arc::clone(&script);
-        let (fake, _, shards) = Self::over(config, script, |_| (bus, Arc::new(MemoryRoster::default())));
+        Self::alone(config, script, None, |_| (bus, Arc::new(MemoryRoster::default())))
+    }
+
+    /// Creates the node from `config` on the memory broker with a history. The plugins are scripted.
+    pub(crate) fn with_history(config: &Config) -> Self {
+        let history = Arc::new(MemoryHistory::new(config.history.clone()));
+        let store: Arc<dyn HistoryStore> = Arc::clone(&history) as _;
+        Self::alone(config, Arc::new(Scripted::default()), Some(store), |delivery| {
+            let broker = MemoryBroker::new(config.node.id.clone(), delivery, Some(history));
+            (Arc::new(broker), Arc::new(MemoryRoster::default()))
+        })
+    }
+
+    /// Creates the only node of a cluster.
+    fn alone(
+        config: &Config,
+        script: Arc<Scripted>,
+        history: Option<Arc<dyn HistoryStore>>,
+        engine: impl FnOnce(Arc<Delivery>) -> (Arc<dyn Broker>, Arc<dyn Roster>),
+    ) -> Self {
+        let (fake, _, shards) = Self::over(config, script, history, engine);
         fake.node.join_cluster().now_or_never().expect("the memory's roster does not wait").expect("it is alone");
         Self { _shards: shards, ..fake }
     }
@@ -54,6 +76,7 @@ impl Fake {
     fn over(
         config: &Config,
         script: Arc<Scripted>,
+        history: Option<Arc<dyn HistoryStore>>,
         engine: impl FnOnce(Arc<Delivery>) -> (Arc<dyn Broker>, Arc<dyn Roster>),
     ) -> (Self, Arc<Hub>, Vec<ShardTask>) {
         let ids = Arc::new(IdSequence::new(config.node.number, std::time::SystemTime::now()));
@@ -63,7 +86,7 @@ impl Fake {
         let engine = engine(Arc::clone(&delivery));
         let plugins = Arc::clone(&script);
         let live = LiveConfig::new(config.clone());
-        let node = Arc::new(Node::new(live.clone(), ids, Arc::clone(&hub), engine, plugins));
+        let node = Arc::new(Node::new(live.clone(), ids, Arc::clone(&hub), engine, plugins, history));
         delivery.set_node(Arc::downgrade(&node));
         (Self { node, config: live, broker: script, _shards: Vec::new() }, hub, shards)
     }
@@ -149,7 +172,7 @@ impl Fake {
             expires: None,
             claims: [("plan", "gold")].into_iter().collect(),
         };
-        let facts = Facts { device: Some(device.to_owned()), channel: Some(channel.to_owned()), rest: Entries::new() };
+        let facts = Facts { device: Some(device.to_owned()), channel: Some(channel.to_owned()), ..Facts::default() };
         self.node.bind(&connection, admission, facts).await.expect("a test's bind is valid");
         connection
     }
@@ -231,7 +254,7 @@ impl Broker for Scripted {
         let fate = |envelope: &Envelope| match script.broken {
             true => Fate::Unavailable,
             false => Fate::Accepted {
-                position: None,
+                positions: Vec::new(),
                 receipt: Some(receipt(&envelope.target)),
                 nodes: Some(1),
                 unknown_nodes: envelope.nodes.iter().filter(|n| n.as_str() != "here").cloned().collect::<Vec<NodeId>>(),

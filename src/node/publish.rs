@@ -1,6 +1,8 @@
-//! Publishing: assigns ids, checks sizes, runs the filters once, and hands the batch to the broker.
+//! Publishing: assigns ids, checks sizes, runs the filters once, decides the retention, and hands the batch to the
+//! broker.
 
 mod meters;
+mod retention;
 
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use crate::broker::Broker;
 use crate::claim::Refusal;
 use crate::clock;
 use crate::code::Code;
+use crate::config::History;
 use crate::fate::{Fate, Published};
 use crate::hub::Connection;
 use crate::id::IdSequence;
@@ -17,18 +20,26 @@ use crate::plugin::{Judgement, PluginHost};
 use crate::protocol::check_size;
 use crate::session::ClientMessage;
 use meters::Meters;
+use retention::RetentionPolicy;
 
 /// Publishes messages. The only caller of [`Broker::publish`].
 pub(super) struct Publishing {
     ids: Arc<IdSequence>,
     plugins: Arc<dyn PluginHost>,
     broker: Arc<dyn Broker>,
+    retention: RetentionPolicy,
     meters: Meters,
 }
 
 impl Publishing {
-    pub(super) fn new(ids: Arc<IdSequence>, plugins: Arc<dyn PluginHost>, broker: Arc<dyn Broker>) -> Self {
-        Self { ids, plugins, broker, meters: Meters::new() }
+    /// `history` is `None` if the node keeps no messages.
+    pub(super) fn new(
+        ids: Arc<IdSequence>,
+        plugins: Arc<dyn PluginHost>,
+        broker: Arc<dyn Broker>,
+        history: Option<History>,
+    ) -> Self {
+        Self { ids, plugins, broker, retention: RetentionPolicy::new(history), meters: Meters::new() }
     }
 
     /// Runs the filters once on each publication and hands the passed ones to the broker as one batch.
@@ -63,12 +74,13 @@ impl Publishing {
 
         let mut passed_indexes = Vec::with_capacity(envelopes.len());
         let mut passed = Vec::with_capacity(envelopes.len());
-        for ((i, envelope), judgement) in indexes.into_iter().zip(envelopes).zip(judgements) {
+        for ((i, mut envelope), judgement) in indexes.into_iter().zip(envelopes).zip(judgements) {
             let (replaced_by, stopped) = stop_reason(&envelope, judgement);
             published[i].replaced_by = replaced_by;
             match stopped {
                 Some(fate) => published[i].fate = fate,
                 None => {
+                    self.retention.decide(&mut envelope);
                     passed_indexes.push(i);
                     passed.push(envelope);
                 }
@@ -156,7 +168,7 @@ mod tests {
     async fn publishing_needs_ids_plugins_and_a_broker_only() {
         let script = Arc::new(Scripted::default());
         let ids = Arc::new(IdSequence::new(1, std::time::SystemTime::now()));
-        let publishing = Publishing::new(ids, Arc::clone(&script) as _, Arc::clone(&script) as _);
+        let publishing = Publishing::new(ids, Arc::clone(&script) as _, Arc::clone(&script) as _, None);
         let batch = ["a", "b"].map(|text| publication(Target::Everyone, text));
         let published = publishing.publish(batch.into()).await;
         assert!(published.iter().all(|one| one.fate.code() == Code::OK), "{published:?}");

@@ -2,6 +2,8 @@
 //!
 //! Queries over all nodes are in [`super::cluster`], which runs this code on each node.
 
+mod history;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use crate::hub::{Binding, Connection, Hub};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::Target;
 use crate::protocol::Form;
+
+pub use history::HistoryFault;
 
 /// Connections per chunk. The walk yields after each chunk.
 const CHUNK: usize = 1000;

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::connect::{identity, identity_of};
 use super::presence::PresenceTracker;
+use super::resume::{Resumed, Resumer};
 use crate::claim::Refusal;
 use crate::clock;
 use crate::code::Code;
@@ -17,15 +18,25 @@ use crate::id::Room;
 use crate::message::Entries;
 use crate::plugin::{Access, Event, Identity, JoinRequest, PluginHost};
 use crate::protocol::{self, Reply, ServerFrame};
+use crate::session::JoinReplay;
 
 /// Key of the REPLY that reports the end of a membership to the client.
 const ROOM_LEFT: &str = "room_left";
+
+/// Result of a join request.
+pub struct RoomJoin {
+    /// False if the connection was already in the room.
+    pub changed: bool,
+    /// The replay, if the client asked for one. Run it after the REPLY.
+    pub resumed: Option<Resumed>,
+}
 
 /// Members of rooms on this node.
 pub(super) struct Rooms {
     hub: Arc<Hub>,
     plugins: Arc<dyn PluginHost>,
     presence: Arc<PresenceTracker>,
+    resumer: Arc<Resumer>,
     access_calls: Semaphore,
     config: LiveConfig,
 }
@@ -36,12 +47,13 @@ impl Rooms {
         hub: Arc<Hub>,
         plugins: Arc<dyn PluginHost>,
         presence: Arc<PresenceTracker>,
+        resumer: Arc<Resumer>,
     ) -> Self {
-        Self { hub, plugins, presence, access_calls: Semaphore::new(config.load().limits.auth_calls), config }
+        Self { hub, plugins, presence, resumer, access_calls: Semaphore::new(config.load().limits.auth_calls), config }
     }
 
-    /// Handles a join request of a bound client. The access plugins decide first, then `clients.open_rooms`. Returns
-    /// false if the connection was already in the room. After the return, every publish to the room on any node reaches
+    /// Handles a join request of a bound client. The access plugins decide first, then `clients.open_rooms`. With `replay`
+    /// the client also asks for earlier messages of the room. After the return, every publish to the room on any node reaches
     /// the connection.
     ///
     /// If the client is in the room, the plugins are asked again only to extend a membership with an end.
@@ -54,10 +66,11 @@ impl Rooms {
         connection: &Connection,
         room: Room,
         data: Entries,
-    ) -> Result<bool, Refusal> {
+        replay: Option<JoinReplay>,
+    ) -> Result<RoomJoin, Refusal> {
         let binding = connection.binding().ok_or_else(not_bound)?;
         match connection.membership_ends(&room) {
-            Some(false) => return Ok(false),
+            Some(false) => return self.joined_before(connection, &room, replay).await,
             Some(true) => {}
             None => self.check_room_count(connection)?,
         }
@@ -88,7 +101,43 @@ impl Rooms {
         if until.is_some_and(|until| u128::from(until) * 1_000 <= clock::since_1970().as_millis()) {
             return Err(Refusal::new(Code::FORBIDDEN, format!("room: the membership in {room} has expired")));
         }
-        self.enter_room(connection, room, JoinTerms { uid: Some(&binding.uid), until }, 0).await
+        let terms = JoinTerms { uid: Some(&binding.uid), until };
+        let Some(replay) = replay else {
+            let changed = self.enter_room(connection, room, terms, 0).await?;
+            return Ok(RoomJoin { changed, resumed: None });
+        };
+        let replay = JoinReplay { latest: replay.latest || self.config.load().history.is_latest(&room), ..replay };
+        if connection.rooms().contains(&room) {
+            self.enter_room(connection, room.clone(), terms, 0).await?;
+            return self.joined_before(connection, &room, Some(replay)).await;
+        }
+        // Must precede the join, so that no live message overtakes the replay.
+        let begun = self.resumer.begin_join(connection, &room, replay).await;
+        match self.enter_room(connection, room, terms, 0).await {
+            Ok(changed) => {
+                let resumed = Some(self.resumer.read(connection, begun).await?);
+                Ok(RoomJoin { changed, resumed })
+            }
+            Err(refusal) => {
+                self.resumer.cancel(connection).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Answer to a request for a room that the connection is in: it received live messages before, so nothing is
+    /// replayed.
+    async fn joined_before(
+        &self,
+        connection: &Connection,
+        room: &Room,
+        replay: Option<JoinReplay>,
+    ) -> Result<RoomJoin, Refusal> {
+        let resumed = match replay {
+            Some(_) => Some(self.resumer.refuse_join(connection, room).await?),
+            None => None,
+        };
+        Ok(RoomJoin { changed: false, resumed })
     }
 
     /// Joins a room without asking the access plugins. `hops` counts the plugin calls since the external event.

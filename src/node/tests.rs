@@ -38,7 +38,7 @@ fn admission(user: &str) -> Admission {
 }
 
 fn facts(channel: &str, rest: &[(&str, &str)]) -> Facts {
-    Facts { device: None, channel: Some(channel.to_owned()), rest: rest.iter().copied().collect() }
+    Facts { channel: Some(channel.to_owned()), rest: rest.iter().copied().collect(), ..Facts::default() }
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_second_bind_adds_and_never_changes_the_user() {
     };
     bind("1074", &[("deviceName", "Firefox")]).await.unwrap();
     bind("1074", &[("language", "zh")]).await.unwrap();
-    let refused = bind("1078", &[]).await.unwrap_err();
+    let refused = bind("1078", &[]).await.err().unwrap();
     assert_eq!((refused.code.as_str(), refused.reason.as_str()), ("403", "the connection is bound to 1074, not 1078"));
     let binding = connection.binding().unwrap();
     let told: Vec<_> = binding.facts.iter().collect();
@@ -135,7 +135,7 @@ async fn a_device_of_the_token_outlives_what_a_later_bind_types() {
     let connection = fake.attach(DevicePolicy::AllowAll).await;
     let device = |text: &str| Some(crate::id::Device::parse(text).unwrap());
     let typed = || Facts { device: Some("typed".to_owned()), ..Facts::default() };
-    assert_eq!(fake.node.rebind(&connection, typed()).await.unwrap_err().code, "401");
+    assert_eq!(fake.node.rebind(&connection, typed()).await.err().unwrap().code, "401");
     fake.node.bind(&connection, admission("1"), typed()).await.unwrap();
     assert_eq!(connection.binding().unwrap().device, device("typed"));
     let fixed = Admission { device: device("fixed"), ..admission("1") };
@@ -173,7 +173,7 @@ async fn a_login_gives_a_connection_its_user_and_may_change_it() {
     let expected =
         ["online guest", "guest joins hall", "guest leaves hall", "offline guest", "online 1074", "1074 joins lobby"];
     assert_eq!(told, expected);
-    let refused = fake.node.bind(&waiting, admission("guest"), facts("web", &[])).await.unwrap_err();
+    let refused = fake.node.bind(&waiting, admission("guest"), facts("web", &[])).await.err().unwrap();
     assert_eq!(refused.code, "403", "a client's own bind never changes the user");
 
     let other = fake.attach(DevicePolicy::Cim).await;
@@ -210,7 +210,7 @@ async fn a_bus_that_is_away_makes_the_node_unready_and_binds_come_back() {
     assert!(fake.node.readiness().unwrap_err().contains(&"redis is unavailable".to_owned()));
     fake.break_broker();
     let connection = fake.attach(DevicePolicy::AllowAll).await;
-    let refused = fake.node.bind(&connection, admission("1074"), facts("web", &[])).await.unwrap_err();
+    let refused = fake.node.bind(&connection, admission("1074"), facts("web", &[])).await.err().unwrap();
     assert_eq!((refused.code.as_str(), refused.code.is_server_fault()), ("503", true));
     assert!(fake.events().is_empty(), "nobody hears of a bind that came to nothing");
 }

@@ -1,6 +1,6 @@
 //! Whole frames: head and body in one allocation, and [`Frames`], a run of frames shared by receivers.
 //!
-//! Independent of receivers. Tails that differ per receiver are in [`tail`](super::tail).
+//! Independent of receivers: all of them get the same bytes.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::sink::{Sink, measured};
-use super::{Form, FrameError, Framing, MAX_TCP_BODY, ServerFrame, json, protobuf, tcp, websocket};
-use crate::message::Message;
+use super::{Form, FrameError, FrameTail, Framing, MAX_TCP_BODY, ServerFrame, json, protobuf, tcp, websocket};
+use crate::message::{Epoch, Message, Position, StreamName};
 
 /// Messages for the same receivers, encoded at most once per form, each form in one contiguous buffer.
 ///
@@ -17,6 +17,9 @@ use crate::message::Message;
 #[derive(Debug, Clone)]
 pub struct Frames {
     messages: SmallVec<[Arc<Message>; 1]>,
+    stream: Option<StreamName>,
+    /// Epoch and offset of the first message. The others have the next offsets.
+    first: Option<(Epoch, u64)>,
     forms: [OnceLock<Bytes>; Form::COUNT],
 }
 
@@ -25,7 +28,20 @@ impl Frames {
     /// ensures that every form can carry it. A message that a form cannot carry is omitted from that form.
     #[must_use]
     pub fn new(messages: SmallVec<[Arc<Message>; 1]>) -> Self {
-        Self { messages, forms: Default::default() }
+        Self::of_stream(messages, None, None)
+    }
+
+    /// Like [`Frames::new`], for messages of a stream. `first` is the position of the first message; the others have
+    /// the next offsets. Without it the messages are not kept. Each frame then ends with a [`FrameTail`]. A tail that
+    /// does not fit into a TCP frame is omitted from it.
+    #[must_use]
+    pub fn of_stream(
+        messages: SmallVec<[Arc<Message>; 1]>,
+        stream: Option<&StreamName>,
+        first: Option<Position>,
+    ) -> Self {
+        let first = first.map(|first| (first.epoch, first.offset));
+        Self { messages, stream: stream.cloned(), first, forms: Default::default() }
     }
 
     /// Number of frames per receiver.
@@ -42,22 +58,41 @@ impl Frames {
 
     /// The run of frames in `form`.
     pub fn bytes(&self, form: Form) -> &Bytes {
-        self.forms[form.index()].get_or_init(|| run(form, &self.messages))
+        self.forms[form.index()]
+            .get_or_init(|| run(form, (0..).zip(&self.messages).map(|(at, message)| (&**message, self.tail(at)))))
+    }
+
+    /// The tail of the message at this index.
+    fn tail(&self, at: u64) -> FrameTail<'_> {
+        FrameTail { stream: self.stream.as_ref(), position: self.first.map(|(epoch, first)| (epoch, first + at)) }
     }
 }
 
+/// Encodes kept messages of a stream for a replay, in order. Each message comes with its offset.
+#[must_use]
+pub fn kept_frames(form: Form, messages: &[(u64, &Message)], stream: &StreamName, epoch: Epoch) -> Bytes {
+    let tail = |offset| FrameTail { stream: Some(stream), position: Some((epoch, offset)) };
+    run(form, messages.iter().map(|&(offset, message)| (message, tail(offset))))
+}
+
 /// Measures first, so that the run takes exactly one allocation.
-fn run(form: Form, messages: &[Arc<Message>]) -> Bytes {
-    let measured: SmallVec<[_; 16]> =
-        messages.iter().map(|message| measure(form, ServerFrame::Message(message))).collect();
-    let mut out = Vec::with_capacity(measured.iter().flatten().map(|measured| measured.total).sum());
-    for (message, measured) in messages.iter().zip(measured) {
-        debug_assert!(measured.is_ok(), "the size of every message was checked when it was published");
-        if let Ok(measured) = measured {
-            write(form, ServerFrame::Message(message), measured, &mut out);
-        }
+fn run<'a>(form: Form, messages: impl Iterator<Item = (&'a Message, FrameTail<'a>)>) -> Bytes {
+    let measured: SmallVec<[_; 8]> =
+        messages.filter_map(|(message, tail)| measure_message(form, message, tail)).collect();
+    let mut out = Vec::with_capacity(measured.iter().map(|(_, measured)| measured.total).sum());
+    for (frame, measured) in measured {
+        write(form, frame, measured, &mut out);
     }
     out.into()
+}
+
+/// Returns the frame of a message with its size. `None` if the form cannot carry the message.
+fn measure_message<'a>(form: Form, message: &'a Message, tail: FrameTail<'a>) -> Option<(ServerFrame<'a>, Measured)> {
+    let whole = (!tail.is_empty()).then_some(ServerFrame::StreamMessage(message, tail));
+    let mut choices = whole.into_iter().chain([ServerFrame::Message(message)]);
+    let found = choices.find_map(|frame| Some((frame, measure(form, frame).ok()?)));
+    debug_assert!(found.is_some(), "the size of every message was checked when it was published");
+    found
 }
 
 /// Sizes of a frame in bytes.
@@ -108,6 +143,10 @@ fn put_payload(sink: &mut impl Sink, form: Form, frame: ServerFrame<'_>) {
     match frame {
         ServerFrame::Ping => sink.put(b"PING"),
         ServerFrame::Message(message) => protobuf::put_message(sink, form.dialect, message),
+        ServerFrame::StreamMessage(message, tail) => {
+            protobuf::put_message(sink, form.dialect, message);
+            protobuf::put_tail(sink, tail);
+        }
         ServerFrame::Reply(reply) => protobuf::put_reply(sink, reply),
     }
 }

@@ -9,7 +9,7 @@ use super::fault::Mismatch;
 use super::push::entries::Map;
 use super::reader::{Raw, Reader, Shape, read, read_text};
 use super::sink::{Escape, Sink, put_integer, put_text};
-use super::{ClientFrame, Dialect, FrameError, PONG, Reply, SendBody, ServerFrame, check_type};
+use super::{ClientFrame, Dialect, FrameError, FrameTail, PONG, Reply, SendBody, ServerFrame, check_type};
 use crate::id::is_safe_integer;
 use crate::message::{Entries, Message};
 
@@ -21,7 +21,11 @@ pub(super) fn put_frame(sink: &mut impl Sink, dialect: Dialect, frame: ServerFra
         ServerFrame::Ping => return sink.put(b"}"),
         ServerFrame::Message(message) => {
             sink.put(CONTENT);
-            put_message(&mut Escape(sink), dialect, message);
+            put_message(&mut Escape(sink), dialect, message, FrameTail::default());
+        }
+        ServerFrame::StreamMessage(message, tail) => {
+            sink.put(CONTENT);
+            put_message(&mut Escape(sink), dialect, message, tail);
         }
         ServerFrame::Reply(reply) => {
             sink.put(CONTENT);
@@ -31,7 +35,7 @@ pub(super) fn put_frame(sink: &mut impl Sink, dialect: Dialect, frame: ServerFra
     sink.put(b"\"}");
 }
 
-fn put_message(sink: &mut impl Sink, dialect: Dialect, message: &Message) {
+fn put_message(sink: &mut impl Sink, dialect: Dialect, message: &Message, tail: FrameTail<'_>) {
     let mut body = Body::open(sink);
     body.integer("id", message.id);
     body.text("action", &message.action);
@@ -57,6 +61,13 @@ fn put_message(sink: &mut impl Sink, dialect: Dialect, message: &Message) {
             body.text("format", &message.format);
             body.integer("timestamp", message.timestamp);
         }
+    }
+    if let Some((epoch, offset)) = tail.position {
+        body.integer("offset", offset.cast_signed());
+        body.text("epoch", epoch.as_str());
+    }
+    if let Some((kind, name)) = tail.stream_text() {
+        body.joined("stream", kind, name);
     }
     body.close();
 }
@@ -144,6 +155,16 @@ impl<'a, S: Sink> Body<'a, S> {
             self.key(key);
             put_text(self.sink, text);
         }
+    }
+
+    /// Writes a string of two parts.
+    fn joined(&mut self, key: &str, first: &str, second: &str) {
+        self.key(key);
+        self.sink.put(b"\"");
+        for part in [first, second] {
+            Escape(self.sink).put(part.as_bytes());
+        }
+        self.sink.put(b"\"");
     }
 
     fn object(&mut self, key: &str, entries: &Entries) {

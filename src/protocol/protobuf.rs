@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::bounds;
 use super::sink::{Sink, measured, put_varint};
-use super::{Dialect, FrameError, Reply, SendBody, json, proto};
+use super::{Dialect, FrameError, FrameTail, Reply, SendBody, json, proto};
 use crate::message::{Entries, Message};
 
 /// Writes a message in the layout of `dialect`.
@@ -44,6 +44,19 @@ fn put_cim(sink: &mut impl Sink, message: &Message) {
     put_int64(sink, 9, message.timestamp);
 }
 
+/// Writes the last fields of a message, which are the same in both dialects.
+pub(super) fn put_tail(sink: &mut impl Sink, tail: FrameTail<'_>) {
+    if let Some((epoch, offset)) = tail.position {
+        put_uint64(sink, 15, offset);
+        put_string(sink, 16, epoch.as_str());
+    }
+    if let Some((kind, name)) = tail.stream_text() {
+        put_head(sink, 17, kind.len() + name.len());
+        sink.put(kind.as_bytes());
+        sink.put(name.as_bytes());
+    }
+}
+
 /// Writes a ReplyBody, which is the same in both dialects.
 pub(super) fn put_reply(sink: &mut impl Sink, reply: &Reply) {
     put_string(sink, 1, &reply.key);
@@ -67,7 +80,7 @@ pub(super) fn error_text(error: &prost::DecodeError) -> String {
 }
 
 /// A varint field; 0 is omitted.
-pub(super) fn put_uint64(sink: &mut impl Sink, field: u32, number: u64) {
+fn put_uint64(sink: &mut impl Sink, field: u32, number: u64) {
     if number != 0 {
         put_varint(sink, u64::from(field << 3));
         put_varint(sink, number);
@@ -75,7 +88,7 @@ pub(super) fn put_uint64(sink: &mut impl Sink, field: u32, number: u64) {
 }
 
 /// A text field; the empty text is omitted.
-pub(super) fn put_string(sink: &mut impl Sink, field: u32, text: &str) {
+fn put_string(sink: &mut impl Sink, field: u32, text: &str) {
     if !text.is_empty() {
         put_head(sink, field, text.len());
         sink.put(text.as_bytes());

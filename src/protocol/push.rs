@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::fault::Mismatch;
 use super::reader::{BODY, read, read_text};
 use crate::id::{Room, Uid};
-use crate::message::{Entries, Message, Target};
+use crate::message::{Entries, Message, StreamName, Target};
 use body::{Fields, Uids};
 use entries::Map;
 use message::{List, One, Receiver};
@@ -177,6 +177,17 @@ pub fn kick(body: &[u8], limits: &PushLimits) -> Result<Kick, FieldFault> {
     Ok(Kick { target, reason: fields.text("reason")? })
 }
 
+/// `POST /history/forget`: {"stream"}.
+///
+/// # Errors
+/// As [`send`].
+pub fn forget(body: &[u8], limits: &PushLimits) -> Result<StreamName, FieldFault> {
+    let fields = Fields::read(body, &["stream"], limits)?;
+    let raw = fields.require("stream", STREAM)?;
+    let name = raw.text().ok().and_then(|text| text.parse().ok());
+    name.ok_or_else(|| raw.mismatch(STREAM).at("stream"))
+}
+
 /// Parses a client's `content`, which a SendBody carries as text: JSON text of an object is the map; other text becomes
 /// the entry `text`.
 ///
@@ -229,5 +240,7 @@ fn checked<'b>(body: &'b [u8], limits: &PushLimits) -> Result<&'b [u8], FieldFau
     Ok(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
 }
 
+/// Expected form of the name of a stream.
+const STREAM: &str = "u:UID, r:ROOM or all";
 /// U+FEFF in UTF-8.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -1,4 +1,5 @@
-//! Combined tests of `protocol`: golden frames, comparison with prost, oversized input.
+//! Combined tests of `protocol`: golden frames, comparison with prost, oversized input, tails of streams.
 
 mod golden;
 mod judged;
+mod tails;

@@ -8,6 +8,7 @@
 mod answer;
 mod auth;
 mod body;
+mod history;
 mod lists;
 mod manage;
 mod meters;
@@ -123,6 +124,8 @@ impl Api {
             Action::RoomJoin => Box::pin(self.join(config, head, body)).await,
             Action::RoomLeave => Box::pin(self.leave(config, head, body)).await,
             Action::Kick => Box::pin(self.kick(config, head, body)).await,
+            Action::Forget => Box::pin(self.forget(config, head, body)).await,
+            Action::History => Box::pin(self.history(query)).await,
             Action::OnlineUsers => Box::pin(self.online_users(query)).await,
             Action::Connections => Box::pin(self.connections(query)).await,
             Action::Rooms => Box::pin(self.rooms(query)).await,

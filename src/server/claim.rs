@@ -1,4 +1,4 @@
-//! Reads a WebSocket handshake: token, device, channel and dialect of the client, and the path without the token.
+//! Reads a WebSocket handshake: token, device, channel, dialect and positions of the client, and the rest of the path.
 //!
 //! The token is the first of: `Authorization: Bearer`, query `token`, cookie `token`, subprotocol `bearer.<token>`.
 //! Independent of plugins; sends no HTTP response.
@@ -14,6 +14,8 @@ use crate::session::MAX_FACT_BYTES;
 
 /// Name of the cookie and of the query key.
 const TOKEN: &str = "token";
+/// Query keys that are data of the bind.
+const RESUME: [&str; 2] = ["resume", "cid"];
 /// Prefix of a subprotocol that carries a token.
 const TOKEN_SUBPROTOCOL: &str = "bearer.";
 const SCHEME: &[u8] = b"bearer ";
@@ -45,7 +47,7 @@ pub(super) struct HandshakeData {
     pub(super) form: Option<Form>,
     /// The subprotocol to echo.
     pub(super) subprotocol: Option<&'static str>,
-    /// Path and query without the token.
+    /// Path and query without the token and the request to resume.
     pub(super) path: String,
 }
 
@@ -91,7 +93,7 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: TokenSources) -> Res
         (None, None) => None,
     };
     Ok(HandshakeData {
-        claim: Claim { token, uid: query.uid, device: query.device, channel: query.channel, data: Entries::new() },
+        claim: Claim { token, uid: query.uid, device: query.device, channel: query.channel, data: query.resume },
         form,
         subprotocol: offered.form.map(Form::as_str),
         path: query.path,
@@ -112,6 +114,8 @@ struct Query {
     device: Option<String>,
     channel: Option<String>,
     dialect: Option<String>,
+    /// The fields in [`RESUME`].
+    resume: Entries,
     path: String,
 }
 
@@ -120,6 +124,12 @@ impl Query {
         let mut query = Self { path: uri.path().to_owned(), ..Self::default() };
         let mut rest = form_urlencoded::Serializer::new(String::new());
         for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            if RESUME.contains(&&*key) {
+                if query.resume.get(&key).is_none() {
+                    query.resume.insert(key, value);
+                }
+                continue;
+            }
             if key != TOKEN {
                 rest.append_pair(&key, &value);
             }
@@ -260,6 +270,14 @@ mod tests {
         assert_eq!(open.path, "/ws?a=1&device=d&b=+");
         assert_eq!(open.claim.device.as_deref(), Some("d"));
         assert_eq!(presented("/ws?token=x", &[], ALL).ok().unwrap().path, "/ws");
+    }
+
+    #[test]
+    fn request_to_resume_in_the_query_is_bind_data_and_not_in_the_path() {
+        let handshake = presented("/ws?token=t&resume=%5B%5B%22u%22%5D%5D&a=1&cid=7", &[], ALL).ok().unwrap();
+        assert_eq!(handshake.path, "/ws?a=1");
+        let data: Vec<_> = handshake.claim.data.iter().collect();
+        assert_eq!(data, [("resume", r#"[["u"]]"#), ("cid", "7")]);
     }
 
     #[test]

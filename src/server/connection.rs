@@ -25,7 +25,7 @@ use super::{tcp, ws};
 use crate::claim::{Claim, Refusal};
 use crate::clock;
 use crate::disconnect::Disconnect;
-use crate::node::{Connection, Socket, Transport};
+use crate::node::{Connection, Replay, Socket, Transport};
 use crate::protocol::{self, ClientFrame, Coding, Form, Framing};
 use crate::session::{Input, Session};
 use crate::telemetry::{may_log, names, without_value};
@@ -136,6 +136,8 @@ struct Driver {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Number of the message that the deadline is for.
     deadline_message: u32,
+    /// Replay that begins after the current answers. Boxed, since most connections never have one.
+    replay: Option<Box<Replay>>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly every connection is a WebSocket")]
@@ -158,7 +160,7 @@ impl Driver {
             Framing::Tcp => Reader::Tcp(tcp::Reader::new(stream, max)),
         };
         let session = Session::new(clock::now_millis());
-        Self { permit, connection, start, session, reader, deadline: None, deadline_message: 0 }
+        Self { permit, connection, start, session, reader, deadline: None, deadline_message: 0, replay: None }
     }
 
     async fn drive(&mut self) {

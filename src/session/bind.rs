@@ -3,6 +3,7 @@
 //! Client input never changes the user. The auth plugins set it once, and a plugin that may log in others can change
 //! it.
 
+use super::resume::{self, CID, RESUME, Resume};
 use super::{Action, BoundUser, ClientLocation, Pending, Session, bounded, deny, invalid, optional, required, user};
 use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::code::Code;
@@ -18,11 +19,19 @@ const FACTS: [&str; 5] = ["deviceName", "appVersion", "osVersion", "packageName"
 #[derive(Debug)]
 pub(super) enum Purpose {
     /// The first bind: the connection gets its user.
-    Bind(Facts),
+    Bind(BindData),
     /// A `client_bind` of a bound connection adds facts.
-    Rebind(Facts),
+    Rebind(BindData),
     /// `client_refresh`.
     Refresh,
+}
+
+/// Data of a bind request.
+#[derive(Debug, Default)]
+pub(super) struct BindData {
+    facts: Facts,
+    /// Streams to resume whose kind this node does not know.
+    unknown: Vec<String>,
 }
 
 impl Purpose {
@@ -35,10 +44,16 @@ impl Purpose {
 }
 
 impl Session {
-    pub(super) fn opened(&mut self, claim: Option<Box<Claim>>) -> Vec<Action> {
-        let Some(claim) = claim.filter(|c| c.token.is_some()) else { return Vec::new() };
-        let facts = Facts { device: claim.device.clone(), channel: claim.channel.clone(), rest: Entries::new() };
-        self.pending = Pending::Auth(Box::new(Purpose::Bind(facts)));
+    pub(super) fn opened(&mut self, claim: Option<Box<Claim>>, now: i64) -> Vec<Action> {
+        let Some(mut claim) = claim.filter(|c| c.token.is_some()) else { return Vec::new() };
+        let resume = match Resume::read(&claim.data, resume::MAX_QUERY_BYTES) {
+            Ok(resume) => resume,
+            // The client stays connected and may bind with a frame.
+            Err(refusal) => return vec![deny("client_bind", refusal, now)],
+        };
+        claim.data = for_plugins(&claim.data, &[]);
+        let facts = Facts { device: claim.device.clone(), channel: claim.channel.clone(), ..Facts::default() };
+        self.pending = Pending::Auth(Box::new(Purpose::Bind(BindData::new(facts, resume))));
         vec![Action::Admit(claim)]
     }
 
@@ -49,16 +64,17 @@ impl Session {
     ) -> Result<Vec<Action>, Refusal> {
         let facts = facts_of(data)?;
         let claim = claim_of(data, &facts);
+        let mut bind = BindData::new(facts, Resume::read(data, resume::MAX_BYTES)?);
         let Some(bound_user) = bound_user else {
-            self.pending = Pending::Auth(Box::new(Purpose::Bind(facts)));
+            self.pending = Pending::Auth(Box::new(Purpose::Bind(bind)));
             return Ok(vec![Action::Admit(claim)]);
         };
         if claim.token.is_some() {
-            self.pending = Pending::Auth(Box::new(Purpose::Rebind(facts)));
+            self.pending = Pending::Auth(Box::new(Purpose::Rebind(bind)));
             return Ok(vec![Action::Admit(claim)]);
         }
-        let purpose = Purpose::Rebind(Facts::default());
-        self.pending = Pending::Bind(Box::new((purpose, bound_user.uid.clone(), bound_user.expires)));
+        let facts = bind.take_facts();
+        self.pending = Pending::Bind(Box::new((Purpose::Rebind(bind), bound_user.uid.clone(), bound_user.expires)));
         Ok(vec![Action::Rebind(facts)])
     }
 
@@ -76,7 +92,7 @@ impl Session {
     pub(super) fn admitted(
         &mut self,
         answer: Result<Box<Admission>, Refusal>,
-        purpose: Purpose,
+        mut purpose: Purpose,
         bound_user: Option<BoundUser<'_>>,
         now: i64,
     ) -> Vec<Action> {
@@ -92,13 +108,12 @@ impl Session {
             let words = format!("token: expected a token of user {}, got one of another user", bound_user.uid);
             return vec![deny(purpose.key(), Refusal::new(Code::FORBIDDEN, words), now)];
         }
-        let (purpose, facts) = match purpose {
-            Purpose::Bind(facts) => (Purpose::Bind(Facts::default()), facts),
-            Purpose::Rebind(facts) => (Purpose::Rebind(Facts::default()), facts),
+        let facts = match &mut purpose {
+            Purpose::Bind(bind) | Purpose::Rebind(bind) => bind.take_facts(),
             Purpose::Refresh => {
                 // A refresh proves the user again and nothing else. It does not rejoin rooms that the client left.
                 admission.rooms = Vec::new();
-                (Purpose::Refresh, Facts::default())
+                Facts::default()
             }
         };
         vec![self.bind(admission, purpose, facts)]
@@ -115,12 +130,27 @@ impl Session {
         (purpose, uid, expires): (Purpose, Uid, Option<u64>),
         now: i64,
     ) -> Vec<Action> {
-        let location = match (answer, &purpose) {
+        let mut location = match (answer, &purpose) {
             (Ok(location), _) => location,
             (Err(refusal), Purpose::Bind(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
             (Err(refusal), _) => return vec![deny(purpose.key(), refusal, now)],
         };
+        if let Purpose::Bind(bind) | Purpose::Rebind(bind) = &purpose {
+            location.resume = resume::with_unknown(location.resume, &bind.unknown);
+        }
         vec![Action::Reply(reply_to(purpose.key(), &uid, expires, &location, now))]
+    }
+}
+
+impl BindData {
+    fn new(mut facts: Facts, resume: Option<Resume>) -> Self {
+        let Some(Resume { request, unknown }) = resume else { return Self { facts, unknown: Vec::new() } };
+        facts.resume = Some(request);
+        Self { facts, unknown }
+    }
+
+    fn take_facts(&mut self) -> Facts {
+        std::mem::take(&mut self.facts)
     }
 }
 
@@ -137,6 +167,9 @@ pub(super) fn reply_to(key: &str, uid: &Uid, expires: Option<u64>, location: &Cl
     }
     if let Some(next) = &location.next {
         data.insert("next", next.as_str());
+    }
+    if let Some(resume) = &location.resume {
+        data.insert(RESUME, resume.as_str());
     }
     Reply { key: key.to_owned(), code: Code::OK.to_string(), message: String::new(), timestamp: now, data }
 }
@@ -155,16 +188,20 @@ fn facts_of(data: &Entries) -> Result<Facts, Refusal> {
             rest.insert(name, fact);
         }
     }
-    Ok(Facts { device: device.map(str::to_owned), channel: channel.map(str::to_owned), rest })
+    Ok(Facts { device: device.map(str::to_owned), channel: channel.map(str::to_owned), rest, resume: None })
 }
 
 fn claim_of(data: &Entries, facts: &Facts) -> Box<Claim> {
-    let named = ["token", "uid", "deviceId", "channel"];
     Box::new(Claim {
         token: optional(data, "token").map(str::to_owned),
         uid: optional(data, "uid").map(str::to_owned),
         device: facts.device.clone(),
         channel: facts.channel.clone(),
-        data: data.iter().filter(|(key, _)| !named.contains(key)).collect(),
+        data: for_plugins(data, &["token", "uid", "deviceId", "channel"]),
     })
+}
+
+/// The fields of a bind request for the auth plugins, without those that the claim names.
+fn for_plugins(data: &Entries, named: &[&str]) -> Entries {
+    data.iter().filter(|(key, _)| !named.contains(key) && ![RESUME, CID].contains(key)).collect()
 }

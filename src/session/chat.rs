@@ -8,7 +8,7 @@ use crate::claim::Refusal;
 use crate::code::Code;
 use crate::fate::{Fate, Published};
 use crate::id::{MAX_SAFE_INTEGER, Room, Uid};
-use crate::message::{Entries, KICK_ACTION, Message, Receipt, Target};
+use crate::message::{Entries, KICK_ACTION, Message, Position, Receipt, Target};
 use crate::protocol::push::{FieldFault, content_of, extra_of};
 
 /// Action of a message without one.
@@ -42,13 +42,17 @@ pub(super) fn answer(Published { id, fate, .. }: Published, now: i64) -> Action 
     let mut data = Entries::new();
     let code = fate.code();
     let message = match fate {
-        Fate::Accepted { receipt, .. } => {
+        Fate::Accepted { receipt, positions, .. } => {
             data.insert("id", id.to_string());
             if let Some(Receipt { delivered, offline, .. }) = receipt {
                 data.insert("delivered", delivered.to_string());
                 if !offline.is_empty() {
                     data.insert("offline", offline.iter().map(Uid::as_str).collect::<Vec<_>>().join(","));
                 }
+            }
+            if let [Position { epoch, offset, .. }] = &positions[..] {
+                data.insert("offset", offset.to_string());
+                data.insert("epoch", epoch.as_str());
             }
             String::new()
         }
@@ -80,4 +84,27 @@ fn id(text: Option<&str>) -> Result<i64, Refusal> {
             invalid(format!("id: expected a whole number from 0 to {MAX_SAFE_INTEGER}, got {got:?}"))
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Epoch;
+
+    #[test]
+    fn reply_to_kept_message_has_its_position() {
+        let position = |offset| Position { epoch: Epoch::parse("k3v9x0ab").unwrap(), offset, id: 9 };
+        let told = |positions| {
+            let fate = Fate::Accepted { positions, receipt: None, nodes: None, unknown_nodes: Vec::new() };
+            match answer(Published { id: 9, replaced_by: Vec::new(), fate }, 0) {
+                Action::Reply(reply) => reply.data,
+                other => panic!("{other:?}"),
+            }
+        };
+        let id = ("id", "9");
+        assert_eq!(told(Vec::new()), [id].into_iter().collect());
+        let kept = [id, ("offset", "41"), ("epoch", "k3v9x0ab")].into_iter().collect();
+        assert_eq!(told(vec![position(41)]), kept);
+        assert_eq!(told(vec![position(41), position(42)]), [id].into_iter().collect(), "a list of users");
+    }
 }

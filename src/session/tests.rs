@@ -1,6 +1,7 @@
 //! Every rule of the session as inputs and expected actions.
 
 mod random;
+mod resume;
 
 use super::*;
 use crate::fate::{Fate, Unjudged};
@@ -34,6 +35,7 @@ fn place() -> ClientLocation {
         node: NodeId::parse("n1").unwrap(),
         address: "10.0.0.1:8080".to_owned(),
         next: None,
+        resume: None,
     }
 }
 
@@ -122,7 +124,11 @@ fn dropped(id: i64) -> Published {
 }
 
 fn accepted(id: i64, receipt: Option<Receipt>) -> Published {
-    ended(id, Fate::Accepted { position: None, receipt, nodes: None, unknown_nodes: Vec::new() })
+    ended(id, Fate::Accepted { positions: Vec::new(), receipt, nodes: None, unknown_nodes: Vec::new() })
+}
+
+fn join(changed: bool) -> JoinOutcome {
+    JoinOutcome { changed, resume: None }
 }
 
 fn only_reply(actions: Vec<Action>) -> Reply {
@@ -149,7 +155,7 @@ fn a_token_of_the_transport_binds_at_once_and_says_so() {
         ..Claim::default()
     });
     assert_eq!(on(&mut session, Input::Opened(Some(shown.clone()))), [Action::Admit(shown)]);
-    let facts = Facts { device: Some("d".into()), channel: Some("web".into()), rest: Entries::new() };
+    let facts = Facts { device: Some("d".into()), channel: Some("web".into()), ..Facts::default() };
     assert_eq!(on(&mut session, Input::Admitted(Ok(admission("1074")))), [Action::Bind(admission("1074"), facts)]);
     assert_eq!(session.uid(), None, "bound only once the node says so");
     let reply = only_reply(on(&mut session, Input::Bound(Ok(place()))));
@@ -202,6 +208,7 @@ fn bind_data_reaches_the_auth_plugins_whole_and_the_connection_checked() {
         device: Some("d".into()),
         channel: Some("ios".into()),
         rest: entries(&[("deviceName", "Phone"), ("osVersion", "17")]),
+        resume: None,
     };
     assert_eq!(on(&mut session, Input::Admitted(Ok(admission("9")))), [Action::Bind(admission("9"), facts)]);
 }
@@ -299,26 +306,6 @@ fn tags_are_set_and_removed() {
     let actions = on(&mut session, sent("client_remove_tag", &[]));
     assert_eq!(actions[0], Action::SetTag(None));
     assert!(matches!(&actions[1], Action::Reply(r) if r.code == "200" && r.key == "client_remove_tag"));
-}
-
-#[test]
-fn rooms_are_joined_and_left_with_an_answer() {
-    let room = Room::parse("lobby").unwrap();
-    let mut session = bound_as("1");
-    let actions = on(&mut session, sent("room_join", &[("code", "x"), ("room", "lobby")]));
-    assert_eq!(
-        actions,
-        [Action::Join(room.clone(), entries(&[("code", "x")]))],
-        "with what the client sent beside the room"
-    );
-    let reply = only_reply(on(&mut session, Input::Joined(Ok(true))));
-    assert_eq!(reply.data, entries(&[("room", "lobby"), ("changed", "true")]));
-    on(&mut session, sent("room_join", &[("room", "lobby")]));
-    let reply = only_reply(on(&mut session, Input::Joined(Err(Refusal::new(Code::TOO_MANY, "room: too many")))));
-    assert_eq!((reply.key.as_str(), reply.code.as_str()), ("room_join", "429"));
-    assert_eq!(on(&mut session, sent("room_leave", &[("room", "lobby")])), [Action::Leave(room)]);
-    let reply = only_reply(on(&mut session, Input::Left(false)));
-    assert_eq!((reply.code.as_str(), reply.data.get("changed")), ("200", Some("false")));
 }
 
 #[test]
@@ -487,7 +474,7 @@ fn unexpected_answers_are_ignored() {
     assert_eq!(on(&mut session, Input::Left(true)), []);
     on(&mut session, sent("room_join", &[("room", "r")]));
     assert_eq!(on(&mut session, Input::Handled(None)), []);
-    assert_eq!(only_reply(on(&mut session, Input::Joined(Ok(true)))).key, "room_join");
+    assert_eq!(only_reply(on(&mut session, Input::Joined(Ok(join(true))))).key, "room_join");
 }
 
 #[test]

@@ -59,6 +59,25 @@ names! {
     /// Commands waiting for a shard, by `shard`.
     MAILBOX: gauge = "skylark_mailbox",
 
+    // The history.
+    /// Streams in memory.
+    HISTORY_STREAMS: gauge = "skylark_history_streams",
+    /// Approximate bytes of the streams in memory.
+    HISTORY_BYTES: gauge = "skylark_history_bytes",
+    /// Streams forgotten because all streams together reached `history.bytes`.
+    HISTORY_EVICTED: counter = "skylark_history_evicted_total",
+    /// Messages appended to a stream, by `kind` (user, room, all). A message to a list of users counts for each user.
+    HISTORY_APPENDS: counter = "skylark_history_appends_total",
+    /// Streams that clients asked to resume, by `result`: recovered, or the reason of the answer (trimmed, epoch, fork,
+    /// unavailable, off, already_bound, not_joined, unknown).
+    HISTORY_RESUMES: counter = "skylark_history_resumes_total",
+    /// Messages replayed to clients.
+    HISTORY_RESUME_MESSAGES: counter = "skylark_history_resume_messages_total",
+    /// Connections whose live messages are withheld while they receive history.
+    HISTORY_REPLAY_BUFFERS: gauge = "skylark_history_replay_buffers",
+    /// Times that withheld messages exceeded a bound and were dropped; the node then reads them from the history.
+    HISTORY_REPLAY_BUFFER_OVERFLOWS: counter = "skylark_history_replay_buffer_overflows_total",
+
     // The cluster.
     /// Living nodes, this one included.
     MEMBERS: gauge = "skylark_members",

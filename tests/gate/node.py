@@ -25,6 +25,7 @@ limits: {connections_per_ip: 0, connects_per_ip: 0, handshake: 60s}
 heartbeat: {interval: 1h}
 plugins: {dir: plugins, cache: cache, compile: {memory: 4GiB, cpu: 2m}}
 log: {level: error}
+history: {kind: $HISTORY}
 """
 # A plugin under callgrind is slow.
 BUDGET = "\n[limits]\ncpu = \"1s\"\nwall = \"5s\"\n"
@@ -33,7 +34,7 @@ BUDGET = "\n[limits]\ncpu = \"1s\"\nwall = \"5s\"\n"
 class Node:
     """A running node; `tool` is the command line of the tool around it."""
 
-    def __init__(self, program, folder, tool):
+    def __init__(self, program, folder, history, tool):
         self.folder = folder
         (folder / "plugins").mkdir(parents=True)
         dist = ROOT / "plugins" / "dist"
@@ -41,7 +42,7 @@ class Node:
         manifest = (dist / "token-auth.toml").read_text()
         self.secret = tomllib.loads(manifest)["settings"]["keys"][0]["secret"]
         (folder / "plugins" / "token-auth.toml").write_text(manifest + BUDGET)
-        (folder / "skylark.yaml").write_text(CONFIG)
+        (folder / "skylark.yaml").write_text(CONFIG.replace("$HISTORY", history))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SKYLARK__") and k != "RUST_LOG"}
         environment["TOKIO_WORKER_THREADS"] = "1"
         self.process = subprocess.Popen(
@@ -84,10 +85,10 @@ class Callgrind(Node):
 
     COUNTS, ABOUT, DIGITS = "instructions", "instructions per delivery", 1
 
-    def __init__(self, program, folder):
+    def __init__(self, program, folder, history):
         # The plugin compiler, a child process, must see the same processor: code for another one is refused.
         options = ["--tool=callgrind", "--instr-atstart=no", "--trace-children=yes", "--child-silent-after-fork=yes"]
-        super().__init__(program, folder, ["valgrind", *options, f"--callgrind-out-file={folder}/profile-%p"])
+        super().__init__(program, folder, history, ["valgrind", *options, f"--callgrind-out-file={folder}/profile-%p"])
 
     def ready(self):
         # Start-up and connects run several times faster without instrumentation.
@@ -113,9 +114,9 @@ class Strace(Node):
     COUNTS, ABOUT, DIGITS = "system_calls", "system calls per delivery", 4
     IGNORED = "<plugin-ticker>"
 
-    def __init__(self, program, folder):
+    def __init__(self, program, folder, history):
         options = ["--follow-forks", "--decode-pids=comm", "--quiet=attach,exit,thread-execve", "--string-limit=96"]
-        super().__init__(program, folder, ["strace", *options, f"--output={folder}/trace"])
+        super().__init__(program, folder, history, ["strace", *options, f"--output={folder}/trace"])
 
     def ready(self):
         pass

@@ -8,5 +8,6 @@ mod heartbeat;
 mod hostile_clients;
 mod limits;
 mod pings;
+mod resume;
 mod rooms;
 mod vectors;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::reader::{Reader, put_number, put_text};
 use super::{MAX_OFFLINE, RecordError, malformed};
 use crate::id::{ConnectionId, NodeId, Uid};
-use crate::message::{Envelope, History, Message, Origin, Publisher, RecordIdentity, Target};
+use crate::message::{Envelope, Message, Origin, Publisher, RecordIdentity, Retention, Target};
 use crate::protocol::{put_canonical, read_canonical};
 
 /// Appends an envelope without its target, which belongs to the record.
@@ -38,8 +38,8 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
         (KEY, key.is_some()),
         (IDENTITY, identity.is_some()),
         (RECEIPTS, *receipts),
-        (NO_HISTORY, *history == History::No),
-        (TTL, matches!(history, History::Ttl(_))),
+        (NO_HISTORY, *history == Retention::No),
+        (TTL, matches!(history, Retention::Ttl(_))),
         (FORMAT, !message.format.is_empty()),
     ];
     let flags = flags.iter().filter(|(_, is_set)| *is_set).fold(origin_code(*origin), |flags, (bit, _)| flags | bit);
@@ -67,7 +67,7 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
         put_number(out, *offset);
         put_number(out, u64::from(*index));
     }
-    if let History::Ttl(seconds) = history {
+    if let Retention::Ttl(seconds) = history {
         put_number(out, u64::from(*seconds));
     }
     if !message.format.is_empty() {
@@ -106,9 +106,9 @@ pub(super) fn read_envelope(reader: &mut Reader<'_>, target: &Target) -> Result<
         })
         .transpose()?;
     let history = match (has(NO_HISTORY), has(TTL)) {
-        (true, _) => History::No,
-        (_, true) => History::Ttl(small(reader)?),
-        _ => History::Default,
+        (true, _) => Retention::No,
+        (_, true) => Retention::Ttl(small(reader)?),
+        _ => Retention::Configured,
     };
     let format = has(FORMAT).then(|| reader.text().map(str::to_owned)).transpose()?.unwrap_or_default();
     let message = read_canonical(reader.bytes()?).map_err(|error| RecordError::Malformed(error.to_string()))?;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::{ConnectionId, Device, MAX_SAFE_INTEGER, Room};
-use crate::message::{History, Message, Publication, Publisher, RecordIdentity};
+use crate::message::{Message, Publication, Publisher, RecordIdentity, Retention};
 use crate::protocol::put_canonical;
 
 const ORIGIN: RecordOrigin = RecordOrigin { number: 4_095, run_id: (1 << 48) - 1 };
@@ -45,7 +45,7 @@ prop_compose! {
         nodes in proptest::collection::vec(name::<NodeId>(), 0..3),
         key in proptest::option::of("[a-z]{0,9}"),
         identity in proptest::option::of(("[a-z]{1,9}", any::<u64>(), any::<u32>())),
-        history in prop_oneof![Just(History::Default), Just(History::No), any::<u32>().prop_map(History::Ttl)],
+        history in prop_oneof![Just(Retention::Configured), Just(Retention::No), any::<u32>().prop_map(Retention::Ttl)],
         (receipts, same) in any::<(bool, bool)>(),
     ) -> Envelope {
         let message = Message {

@@ -12,6 +12,7 @@ use super::super::FrameRun;
 use super::super::connection::{Connection, NO_SLOT};
 use super::super::load::{Load, Reservation};
 use super::super::rooms::{IdHasher, RoomState};
+use super::replays::RunPart;
 use super::slots::{ReserveResult, Slots};
 use crate::id::Uid;
 use crate::protocol::{Form, Frames};
@@ -101,16 +102,11 @@ impl Slots {
             match item.receivers {
                 Receivers::One(reservation) => {
                     let counted = reservation.is_reserved();
-                    let Some(form) = reservation.connection().form() else { continue };
-                    self.deliver_one(
-                        reservation,
-                        delivery.frames.bytes(form).clone(),
-                        delivery.frames.count(),
-                        &mut count,
-                    );
+                    let result = self.deliver_run(reservation, delivery);
                     if counted {
                         continue;
                     }
+                    count.add(result);
                 }
                 Receivers::Room(room) => {
                     let mut run = SharedRun::new(delivery, self.has_other_shards);
@@ -125,23 +121,45 @@ impl Slots {
         counts
     }
 
-    /// Queues a run for one connection that the caller found.
-    pub(super) fn deliver_one(&mut self, reservation: Reservation, bytes: Bytes, frames: usize, count: &mut Count) {
+    /// Queues a delivery for one connection that the caller found.
+    fn deliver_run(&mut self, reservation: Reservation, delivery: &FrameRun) -> ReserveResult {
         let index = reservation.connection().slot();
-        let Some(slot) = self.get(index) else { return };
-        if !slot.is_open() {
-            return;
+        let Some(form) = reservation.connection().form() else { return ReserveResult::Gone };
+        let bytes = delivery.frames.bytes(form);
+        if self.get(index).is_some_and(|slot| slot.has_replay) {
+            match self.part_to_queue(index, delivery, bytes) {
+                RunPart::Whole => {}
+                RunPart::Part(bytes, frames) => {
+                    drop(reservation);
+                    return self.queue(index, bytes, frames);
+                }
+                RunPart::None(result) => return result,
+            }
+        }
+        self.deliver_one(reservation, bytes.clone(), delivery.frames.count())
+    }
+
+    /// Queues frames for one connection that the caller found.
+    pub(super) fn deliver_one(&mut self, reservation: Reservation, bytes: Bytes, frames: usize) -> ReserveResult {
+        let index = reservation.connection().slot();
+        if self.get(index).is_none_or(|slot| !slot.is_open()) {
+            return ReserveResult::Gone;
         }
         if reservation.is_reserved() {
             self.push(index, bytes, reservation.into_load());
-            return;
+            return ReserveResult::Reserved;
         }
+        self.queue(index, bytes, frames)
+    }
+
+    /// Queues frames for an open connection if its queue has space.
+    pub(super) fn queue(&mut self, index: u32, bytes: Bytes, frames: usize) -> ReserveResult {
         let load = Load::new(bytes.len(), frames);
         let result = self.reserve(index, load);
-        count.add(result);
         if result == ReserveResult::Reserved {
             self.push(index, bytes, load);
         }
+        result
     }
 
     fn queue_for_all(&mut self, delivery: &FrameRun, wanted: impl Fn(&Connection) -> bool, count: &mut Count) {
@@ -165,17 +183,17 @@ impl Slots {
             return;
         }
         let Some(form) = slot.connection.form() else { return };
+        let has_replay = slot.has_replay;
         let bytes = run.bytes(form);
         if bytes.is_empty() {
             return;
         }
-        let load = Load::new(bytes.len(), delivery.frames.count());
-        let result = self.reserve(index, load);
-        count.add(result);
-        if result == ReserveResult::Reserved {
-            let bytes = bytes.clone();
-            self.push(index, bytes, load);
-        }
+        let part = if has_replay { self.part_to_queue(index, delivery, bytes) } else { RunPart::Whole };
+        count.add(match part {
+            RunPart::Whole => self.queue(index, bytes.clone(), delivery.frames.count()),
+            RunPart::Part(bytes, frames) => self.queue(index, bytes, frames),
+            RunPart::None(result) => result,
+        });
     }
 }
 

@@ -19,6 +19,8 @@ use super::super::meters::{ShardMeters, count_close};
 use super::super::send_queue::{SendQueue, flush};
 use super::super::wheel::Wheel;
 use super::super::{Settings, Socket};
+use super::Shared;
+use super::replays::Replays;
 use crate::disconnect::Disconnect;
 use crate::protocol::{Form, Framing, ServerFrame, encode, websocket};
 
@@ -41,6 +43,7 @@ pub(super) struct Slots {
     limits: IdleLimits,
     /// True if other shards write the same runs at the same time.
     pub(super) has_other_shards: bool,
+    pub(super) replays: Replays,
 }
 
 /// Time limits of idle connections and blocked sockets.
@@ -67,6 +70,8 @@ pub(super) struct Slot {
     dirty: bool,
     /// True while a [`Blocked`] waits for the socket.
     awaits_writable: bool,
+    /// True while `replays` has an entry for the slot.
+    pub(super) has_replay: bool,
     close_state: CloseState,
 }
 
@@ -114,7 +119,7 @@ impl Slot {
 }
 
 impl Slots {
-    pub(super) fn new(shard: Arc<ShardHandle>, settings: &Settings, has_other_shards: bool) -> Self {
+    pub(super) fn new(shard: Arc<ShardHandle>, settings: &Settings, shared: &Shared) -> Self {
         Self {
             slots: Slab::new(),
             highest: 0,
@@ -130,7 +135,8 @@ impl Slots {
                 max_missed: settings.heartbeat.max_missed,
                 write_timeout: shard.clock.ticks(settings.queue.write_timeout),
             },
-            has_other_shards,
+            has_other_shards: shared.count > 1,
+            replays: Replays::new(settings, &shard.clock, Arc::clone(&shared.withheld)),
             shard,
         }
     }
@@ -146,6 +152,7 @@ impl Slots {
             closing_until: 0,
             dirty: false,
             awaits_writable: false,
+            has_replay: false,
             close_state: CloseState::Open,
         });
         let index = u32::try_from(index).expect("a node holds far fewer than 2^32 connections");
@@ -171,6 +178,7 @@ impl Slots {
         if index == NO_SLOT {
             return;
         }
+        self.drop_replay(index);
         self.flush(index);
         self.shut_down(index, CloseState::Closed);
         self.wheel.disarm(index);
@@ -180,6 +188,17 @@ impl Slots {
 
     pub(super) fn get(&self, index: u32) -> Option<&Slot> {
         self.slots.get(index as usize)
+    }
+
+    pub(super) fn now(&self) -> Tick {
+        self.wheel.now()
+    }
+
+    /// Sets the flag of a slot with a replay.
+    pub(super) fn set_replay(&mut self, index: u32, has_replay: bool) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.has_replay = has_replay;
+        }
     }
 
     /// Queues a run. Its `load` is released once the run is written or dropped.
@@ -201,7 +220,8 @@ impl Slots {
         if self.slots[index as usize].connection.reserve(load) {
             return ReserveResult::Reserved;
         }
-        self.flush(index);
+        // No page: the run comes first.
+        self.write(index);
         let slot = &self.slots[index as usize];
         if slot.connection.is_closed() {
             return ReserveResult::Gone;
@@ -215,7 +235,8 @@ impl Slots {
 
     /// Starts the close: queues the reason behind the queued bytes, then shuts down the writing half. A slow consumer
     /// loses its queued bytes. Only the first call has an effect.
-    fn begin_close(&mut self, index: u32, why: Disconnect, next: Option<&str>) {
+    pub(super) fn begin_close(&mut self, index: u32, why: Disconnect, next: Option<&str>) {
+        self.drop_replay(index);
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];
         if !slot.is_open() {
@@ -273,6 +294,7 @@ impl Slots {
         for index in due {
             self.on_timer(index);
         }
+        self.check_replays();
         let to_check = std::mem::take(&mut *self.shard.to_check.lock());
         for connection in to_check {
             connection.clear_check_request();
@@ -313,7 +335,7 @@ impl Slots {
         self.meters.publish(&self.shard.totals);
     }
 
-    fn mark_dirty(&mut self, index: u32) {
+    pub(super) fn mark_dirty(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         if !slot.dirty && !slot.awaits_writable {
             slot.dirty = true;
@@ -321,11 +343,17 @@ impl Slots {
         }
     }
 
+    /// Writes queued bytes and the next pages of a replay, as far as the socket accepts them.
     fn flush(&mut self, index: u32) {
+        while self.write(index) && self.next_page(index) {}
+    }
+
+    /// Writes queued bytes. Returns true if the queue is empty and the connection has a replay.
+    fn write(&mut self, index: u32) -> bool {
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];
         if slot.awaits_writable || slot.close_state != CloseState::Open {
-            return;
+            return false;
         }
         let flush = flush(&mut slot.queue, &*slot.socket);
         self.meters.count(&flush);
@@ -336,7 +364,7 @@ impl Slots {
         }
         match flush.error {
             None if slot.closing_until != 0 => self.shut_down(index, CloseState::HalfClosed),
-            None => {}
+            None => return slot.has_replay,
             Some(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 slot.awaits_writable = true;
                 let (connection, socket) = (slot.connection.clone(), Arc::clone(&slot.socket));
@@ -351,10 +379,12 @@ impl Slots {
                 self.shut_down(index, CloseState::Closed);
             }
         }
+        false
     }
 
     /// Ends the writes of a connection.
     fn shut_down(&mut self, index: u32, state: CloseState) {
+        self.drop_replay(index);
         let slot = &mut self.slots[index as usize];
         if slot.close_state == state || slot.close_state == CloseState::Closed {
             return;

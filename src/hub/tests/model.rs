@@ -220,7 +220,7 @@ impl World {
                 }
             }
             receipts.push(Receipt { offline, ..delivered(u32::try_from(count).unwrap()) });
-            batch.push(FrameRun { target, no_echo, frames });
+            batch.push(FrameRun { target, no_echo, frames, span: None });
         }
         assert_eq!(self.hub.route(batch).await, receipts);
     }

@@ -388,7 +388,11 @@ async fn two_nodes_of_one_name_or_number_are_not_of_one_cluster() {
 struct Nobody;
 
 impl crate::broker::Deliver for Nobody {
-    fn deliver(&self, _: crate::broker::Batch) -> futures_util::future::BoxFuture<'_, Vec<crate::message::Receipt>> {
+    fn deliver(
+        &self,
+        _: crate::broker::Batch,
+        _: Vec<Option<crate::message::Position>>,
+    ) -> futures_util::future::BoxFuture<'_, Vec<crate::message::Receipt>> {
         Box::pin(std::future::ready(Vec::new()))
     }
 

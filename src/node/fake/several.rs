@@ -62,7 +62,7 @@ impl Several {
         change(&mut config);
         let shared = self.shared.clone();
         let engine = |deliver: Arc<Delivery>| shared.engine(&id(number), number, deliver);
-        let (fake, _, shards) = Fake::over(&config, Arc::new(Scripted::default()), engine);
+        let (fake, _, shards) = Fake::over(&config, Arc::new(Scripted::default()), None, engine);
         fake.node.join_cluster().await.expect("its name is its own");
         let mut handles: Vec<_> = shards.into_iter().map(|shard| self.tasks.spawn(shard)).collect();
         handles.push(self.tasks.spawn(Arc::clone(&fake.node).run_cluster()));
@@ -169,8 +169,8 @@ impl TestClient {
             expires: None,
             claims: Entries::new(),
         };
-        let facts = Facts { device: Some(device.to_owned()), channel: Some(channel.to_owned()), rest: Entries::new() };
-        self.node.bind(&self.connection, admission, facts).await
+        let facts = Facts { device: Some(device.to_owned()), channel: Some(channel.to_owned()), ..Facts::default() };
+        self.node.bind(&self.connection, admission, facts).await.map(drop)
     }
 
     /// Closes the client's socket.

@@ -225,7 +225,7 @@ impl Endpoint {
         let mut nodes = vec![0u32; batch.len()];
         let mut receipts = vec![Receipt::default(); batch.len()];
         for (deliver, part) in parts {
-            let part_receipts = deliver.deliver(part.iter().map(|i| batch[*i].clone()).collect()).await;
+            let part_receipts = deliver.deliver(part.iter().map(|i| batch[*i].clone()).collect(), Vec::new()).await;
             for (i, receipt) in part.into_iter().zip(part_receipts) {
                 nodes[i] += 1;
                 receipts[i].delivered += receipt.delivered;
@@ -234,7 +234,7 @@ impl Endpoint {
         }
         let known = |id: &NodeId| self.shared.0.lock().numbers_of_nodes.contains_key(id);
         let fate = |(i, envelope): (usize, &Envelope)| Fate::Accepted {
-            position: None,
+            positions: Vec::new(),
             receipt: envelope.receipts.then(|| receipts[i].clone()),
             nodes: counts.then_some(nodes[i]),
             unknown_nodes: envelope.nodes.iter().filter(|id| !known(id)).cloned().collect(),

@@ -16,8 +16,8 @@ use crate::message::{Entries, Target};
 use crate::plugin::{Access, Account, Effect, Services};
 
 async fn ask(fake: &Fake, connection: &Connection, name: &str) -> Result<bool, (String, String)> {
-    let joined = fake.node.request_join(connection, room(name), Entries::new()).await;
-    joined.map_err(|Refusal { code, reason }| (code.to_string(), reason))
+    let joined = fake.node.request_join(connection, room(name), Entries::new(), None).await;
+    joined.map(|joined| joined.changed).map_err(|Refusal { code, reason }| (code.to_string(), reason))
 }
 
 fn refused(code: &str, reason: &str) -> Result<bool, (String, String)> {
@@ -67,8 +67,8 @@ async fn access_plugins_read_the_claims_of_the_last_admission_alone() {
     let admitted = |claims: &[(&str, &str)]| Admission { claims: entries(claims), ..admission("1074") };
     let asked_with = async || {
         let data = entries(&[("join", "*"), ("code", "x")]);
-        let joined = fake.node.request_join(&connection, room("news"), data.clone()).await;
-        assert_eq!(joined.unwrap_err().code, "403");
+        let joined = fake.node.request_join(&connection, room("news"), data.clone(), None).await;
+        assert_eq!(joined.err().unwrap().code, "403");
         let asked = fake.joins().remove(0);
         assert_eq!((asked.who.uid.as_str(), asked.data), ("1074", data));
         asked.claims
@@ -129,15 +129,16 @@ async fn a_membership_ends_at_its_time_and_the_client_is_told() {
     let client = several.connect(1, "1074", &["lobby"]).await;
     let join = async |name: &str, until: Option<u64>| {
         several.set_access(1, name, Access::Allow(until));
-        client.node.request_join(&client.connection, room(name), Entries::new()).await
+        let joined = client.node.request_join(&client.connection, room(name), Entries::new(), None).await;
+        joined.map(|joined| joined.changed)
     };
     for (name, seconds) in [("short", 5), ("renewed", 5), ("refused", 5)] {
         assert_eq!(join(name, Some(now() + seconds)).await, Ok(true));
     }
     assert_eq!(join("renewed", Some(now() + 3_600)).await, Ok(false), "a client asks again for a later end");
     several.set_access(1, "refused", Access::Refuse(Refusal::new(Code::FORBIDDEN, "no")));
-    let again = client.node.request_join(&client.connection, room("refused"), Entries::new()).await;
-    assert_eq!(again, Err(Refusal::new(Code::FORBIDDEN, "no")));
+    let again = client.node.request_join(&client.connection, room("refused"), Entries::new(), None).await;
+    assert_eq!(again.map(|joined| joined.changed), Err(Refusal::new(Code::FORBIDDEN, "no")));
     assert_eq!(client.connection.rooms().len(), 4, "a refusal does not end a membership before its time");
     several.events();
     several.pass(Duration::from_secs(3)).await;

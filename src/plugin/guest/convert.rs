@@ -8,7 +8,7 @@ use super::bindings::exports::skylark::plugin as exports;
 use super::bindings::skylark::plugin::{directory, outbox, types};
 use crate::code::Code;
 use crate::id::{ConnectionId, Device, Room, Uid};
-use crate::message::{Entries, History, MAX_ENTRIES, Message, Origin, Publication, Target};
+use crate::message::{Entries, MAX_ENTRIES, Message, Origin, Publication, Retention, Target};
 use crate::plugin::{Call, Claim, Event, Identity, Presence, Refusal, Transport};
 
 /// Longest reason or reply text of a guest in bytes; the rest is cut.
@@ -135,9 +135,9 @@ pub(in crate::plugin) fn publication(
         back_end: Some(Arc::clone(plugin)),
         key: options.key.map(Into::into),
         history: match options.history {
-            outbox::History::Configured => History::Default,
-            outbox::History::No => History::No,
-            outbox::History::Ttl(seconds) => History::Ttl(seconds),
+            outbox::History::Configured => Retention::Configured,
+            outbox::History::No => Retention::No,
+            outbox::History::Ttl(seconds) => Retention::Ttl(seconds),
         },
         ..Publication::new(message_in(message)?, target(to)?, Origin::Plugin)
     })

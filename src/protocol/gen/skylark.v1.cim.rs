@@ -29,10 +29,13 @@ pub struct Message {
     /// Milliseconds since 1970.
     #[prost(int64, tag = "9")]
     pub timestamp: i64,
-    /// Reserved for history: position in the receiver's stream.
+    /// Position in the stream; absent if the message is not kept.
     #[prost(uint64, tag = "15")]
     pub offset: u64,
-    /// Reserved for history: epoch of the stream that the offset belongs to.
+    /// Epoch of the stream that the offset belongs to.
     #[prost(string, tag = "16")]
     pub epoch: ::prost::alloc::string::String,
+    /// `all` or `r:ROOM`; absent for the receiver's own stream.
+    #[prost(string, tag = "17")]
+    pub stream: ::prost::alloc::string::String,
 }

@@ -73,12 +73,15 @@ pub struct Message {
     /// URL of a picture.
     #[prost(string, tag = "9")]
     pub image: ::prost::alloc::string::String,
-    /// Reserved for history: position in the receiver's stream.
+    /// Position in the stream; absent if the message is not kept.
     #[prost(uint64, tag = "15")]
     pub offset: u64,
-    /// Reserved for history: epoch of the stream that the offset belongs to.
+    /// Epoch of the stream that the offset belongs to.
     #[prost(string, tag = "16")]
     pub epoch: ::prost::alloc::string::String,
+    /// `all` or `r:ROOM`; absent for the receiver's own stream.
+    #[prost(string, tag = "17")]
+    pub stream: ::prost::alloc::string::String,
 }
 /// Messages with their receivers.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::message::{Entries, MAX_ENTRIES, Message, Position};
+use crate::id::{MAX_SAFE_INTEGER, Room, Uid};
+use crate::message::{Entries, Epoch, MAX_ENTRIES, Message, Position, StreamName};
 use crate::protocol::push::{PushLimits, envelope_protobuf, send_all};
-use crate::protocol::tail::with_tail;
 use crate::protocol::{
     ClientFrame, Coding, Dialect, Form, FrameError, Frames, Framing, Reply, SendBody, ServerFrame, decode, encode,
-    proto, tcp,
+    kept_frames, proto, tcp,
 };
 
 fn entries() -> impl Strategy<Value = Entries> {
@@ -31,6 +31,15 @@ prop_compose! {
         let [action, sender, receiver, title, image, format] = texts.try_into().unwrap();
         Message { id, action, content, sender, receiver, extra, title, image, format, timestamp }
     }
+}
+
+fn streams() -> impl Strategy<Value = Option<StreamName>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(StreamName::User(Uid::parse("1074").unwrap()))),
+        Just(Some(StreamName::Everyone)),
+        "[a-z\"\\\\云 ]{1,32}".prop_map(|name| Some(StreamName::Room(Room::parse(&name).unwrap()))),
+    ]
 }
 
 prop_compose! {
@@ -96,29 +105,42 @@ proptest! {
     }
 
     #[test]
-    fn frame_tail_is_ignored_by_older_readers(
+    fn frame_tail_is_ignored_by_older_readers_and_read_by_newer_ones(
         message in prop_oneof![Just(Message::default()), messages()],
-        offset in 1..=i64::MAX.unsigned_abs(),
-        epoch in prop_oneof![Just("e\"\\1".to_owned()), any::<String>()],
+        position in proptest::option::of((any::<u64>(), 1..=MAX_SAFE_INTEGER)),
+        stream in streams(),
     ) {
-        let position = Position { offset, epoch: epoch.as_str().into() };
+        let position = position.map(|(epoch, offset)| Position { epoch: Epoch::new(epoch), offset, id: message.id });
+        let frames = Frames::of_stream([Arc::new(message.clone())].into_iter().collect(), stream.as_ref(), position);
+        let (offset, epoch) = position.map_or((0, String::new()), |at| (at.offset, at.epoch.to_string()));
+        let name = match &stream {
+            None | Some(StreamName::User(_)) => String::new(),
+            Some(named) => named.to_string(),
+        };
         for form in Form::ALL {
-            let frame = encode(form, ServerFrame::Message(&message)).unwrap();
-            let [head, body, tail] = with_tail(form, &frame, &position).unwrap();
-            let place = frame.as_ptr() as usize..=frame.as_ptr() as usize + frame.len();
-            prop_assert!(place.contains(&(body.as_ptr() as usize)), "the body is shared");
-
-            let whole: Bytes = [head, body, tail].concat().into();
-            let body = body_of(form, &whole, 2);
+            let body = body_of(form, frames.bytes(form), 2);
             prop_assert_eq!(read_message(form, body), as_dialect(form.dialect, &message), "{}", form);
-            if form.coding == Coding::Json {
-                let value: Value = serde_json::from_slice(body).unwrap();
-                prop_assert_eq!((value["offset"].as_u64(), value["epoch"].as_str()), (Some(offset), Some(&*epoch)));
-            } else {
-                let aware = proto::Message::decode(body).map(|m| (m.offset, m.epoch));
-                let aware = aware.or_else(|_| proto::cim::Message::decode(body).map(|m| (m.offset, m.epoch)));
-                prop_assert_eq!(aware.unwrap(), (offset, epoch.clone()));
-            }
+            prop_assert_eq!(read_tail(form, body), (offset, epoch.clone(), name.clone()), "{}", form);
+        }
+    }
+
+    #[test]
+    fn replay_page_has_the_bytes_of_live_frames(
+        run in proptest::collection::vec(messages(), 0..4),
+        (epoch, first) in (any::<u64>(), 1..MAX_SAFE_INTEGER - 4),
+        stream in streams(),
+    ) {
+        let Some(stream) = stream else { return Ok(()) };
+        let run: Vec<_> = run.into_iter().map(Arc::new).collect();
+        let position = Position { epoch: Epoch::new(epoch), offset: first, id: 0 };
+        let live = Frames::of_stream(run.clone().into(), Some(&stream), Some(position));
+        let page: Vec<(u64, &Message)> = (first..).zip(run.iter().map(|message| &**message)).collect();
+        for form in Form::ALL {
+            let one_by_one: Vec<u8> =
+                page.iter().flat_map(|one| kept_frames(form, &[*one], &stream, position.epoch)).collect();
+            let whole = kept_frames(form, &page, &stream, position.epoch);
+            prop_assert_eq!(&whole[..], &one_by_one[..]);
+            prop_assert_eq!(&live.bytes(form)[..], &one_by_one[..]);
         }
     }
 
@@ -204,8 +226,9 @@ fn read_message(form: Form, body: &[u8]) -> Message {
         (Coding::Json, dialect) => {
             let mut value: Value = serde_json::from_slice(body).unwrap();
             let object = value.as_object_mut().unwrap();
-            object.remove("offset");
-            object.remove("epoch");
+            for key in ["offset", "epoch", "stream"] {
+                object.remove(key);
+            }
             if dialect == Dialect::Cim {
                 for key in ["content", "extra"] {
                     let text = object.get(key).map_or("", |value| value.as_str().unwrap());
@@ -214,6 +237,26 @@ fn read_message(form: Form, body: &[u8]) -> Message {
                 }
             }
             (*send_all(value.to_string().as_bytes(), &PushLimits::default()).unwrap().message).clone()
+        }
+    }
+}
+
+/// Offset, epoch and stream of a body; 0 and empty where absent.
+fn read_tail(form: Form, body: &[u8]) -> (u64, String, String) {
+    match (form.coding, form.dialect) {
+        (Coding::Protobuf, Dialect::Yunque) => {
+            let m = proto::Message::decode(body).unwrap();
+            (m.offset, m.epoch, m.stream)
+        }
+        (Coding::Protobuf, Dialect::Cim) => {
+            let m = proto::cim::Message::decode(body).unwrap();
+            (m.offset, m.epoch, m.stream)
+        }
+        (Coding::Json, _) => {
+            let value: Value = serde_json::from_slice(body).unwrap();
+            let text = |key: &str| value.get(key).map_or("", |value| value.as_str().unwrap()).to_owned();
+            let offset = value.get("offset").map_or(0, |offset| offset.as_u64().unwrap());
+            (offset, text("epoch"), text("stream"))
         }
     }
 }

@@ -73,7 +73,8 @@ impl Api {
     }
 }
 
-async fn plain_body<B>(config: &Config, head: &Parts, body: B) -> Result<Bytes, Problem>
+/// Reads the body of a request without parameters.
+pub(super) async fn plain_body<B>(config: &Config, head: &Parts, body: B) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,

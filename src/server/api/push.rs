@@ -12,11 +12,11 @@ use super::answer::{Answer, Problem};
 use super::auth::{KeyNumber, Keys};
 use super::body::Kind;
 use super::query::Query;
-use super::report::{self, NamedConnection};
+use super::report;
 use super::routes::PushKind;
 use super::{Api, body};
 use crate::config::Config;
-use crate::message::{Origin, Publication};
+use crate::message::{Origin, Publication, Target};
 use crate::protocol::push::{self, FieldFault, Push, PushLimits};
 use crate::protocol::{MAX_TCP_BODY, check_size};
 use crate::server::bounds;
@@ -48,13 +48,12 @@ impl Api {
         if bytes.len() > MAX_UNCHECKED_BYTES {
             check_sizes(push_kind, &batch)?;
         }
-        // Only an envelope with a common target, or a push to a connection, can name a user and a connection.
-        let named = batch.first().and_then(|publication| NamedConnection::of(&publication.target));
+        let targets: Vec<Target> = batch.iter().map(|publication| publication.target.clone()).collect();
         let published = self.node.publish(batch).await;
-        Ok(match (push_kind, &*published) {
-            (PushKind::List | PushKind::Envelope, all) => report::batch(list_name(push_kind), all, named.as_ref()),
-            (_, [one]) => report::one(one, named.as_ref()),
-            (_, all) => report::batch("", all, named.as_ref()),
+        Ok(match (push_kind, &*published, &*targets) {
+            (PushKind::List | PushKind::Envelope, all, targets) => report::batch(list_name(push_kind), all, targets),
+            (_, [one], [target]) => report::one(one, target),
+            (_, all, targets) => report::batch("", all, targets),
         })
     }
 }

@@ -67,6 +67,19 @@ impl Query {
             }
         }
     }
+
+    /// Returns a parameter as the id of a message.
+    pub(super) fn id(&self, name: &str) -> Result<Option<i64>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let id = text.parse().ok().filter(|_| is_integer(text));
+        id.map(Some).ok_or_else(|| fault(name, "a 64-bit integer", shown(text)))
+    }
+}
+
+/// True for an integer in digits, with or without a sign.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// The text of every fault: field, expected and received value.
@@ -74,7 +87,8 @@ pub(super) fn fault(name: &str, expected: impl Display, got: impl Display) -> Pr
     Problem::bad_request(format!("{name}: expected {expected}, got {got}"))
 }
 
-fn shown(text: &str) -> String {
+/// A value in a fault: quoted, at most 64 characters.
+pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(64).collect();
     format!("{short:?}")
 }
@@ -102,6 +116,13 @@ mod tests {
         {
             let fault = parse(text).unwrap().number("page", 1..=9).unwrap_err().to_string();
             assert!(fault.starts_with("page: expected an integer from 1 to 9, got \""), "{text}: {fault}");
+        }
+        for (text, id) in [("x=-9", Some(-9)), ("x=9223372036854775807", Some(i64::MAX)), ("", None)] {
+            assert_eq!(Query::parse(Some(text), &["x"]).unwrap().id("x").unwrap(), id);
+        }
+        for text in ["x=", "x=-", "x=+1", "x=1.0", "x=9223372036854775808"] {
+            let fault = Query::parse(Some(text), &["x"]).unwrap().id("x").unwrap_err().to_string();
+            assert!(fault.starts_with("x: expected a 64-bit integer, got \""), "{text}: {fault}");
         }
         assert!(Query::parse(Some("x=true"), &["x"]).unwrap().flag("x").unwrap());
         assert!(!query.flag("x").unwrap());

@@ -13,22 +13,25 @@ use serde::{Serialize, Serializer};
 use super::answer::{self, Answer, Problem};
 use super::rows::{number, text, texts};
 use crate::id::{NodeId, Uid};
-use crate::message::Target;
+use crate::message::{Epoch, Position, StreamName, Target};
 use crate::node::{Fate, Published};
 
 /// The response to a push of one message.
-pub(super) fn one(published: &Published, named: Option<&NamedConnection>) -> Answer {
+pub(super) fn one(published: &Published, target: &Target) -> Answer {
     match failure(&published.fate) {
-        None => answer::ok(Item::of(published, named)),
+        None => answer::ok(Item::of(published, target, NamedConnection::of(target).as_ref())),
         Some((status, why)) => Problem::new(status, format!("message: {why}")).into(),
     }
 }
 
-/// The response to a batch. `name` is the request's name of the list, empty if the list is the body.
-pub(super) fn batch(name: &str, published: &[Published], named: Option<&NamedConnection>) -> Answer {
+/// The response to a batch with one target per message. `name` is the request's name of the list, empty if the list is
+/// the body.
+pub(super) fn batch(name: &str, published: &[Published], targets: &[Target]) -> Answer {
     let failures = published.iter().enumerate().filter_map(|(i, p)| failure(&p.fate).map(|f| (i, f)));
     let worst = failures.max_by_key(|(i, (status, _))| (status.as_u16(), std::cmp::Reverse(*i)));
-    let report = Batch::of(published, named);
+    // Only an envelope with a common target can name a user and a connection.
+    let named = targets.first().and_then(NamedConnection::of);
+    let report = Batch::of(published, targets, named.as_ref());
     match worst {
         None => answer::ok(report),
         Some((i, (status, why))) => answer::with_status(status, &format!("{name}[{i}]: {why}"), Some(report)),
@@ -74,11 +77,46 @@ struct Item<'a> {
     error: Option<Error>,
     #[serde(rename = "notOfUser", skip_serializing_if = "Option::is_none")]
     not_of_user: Option<&'a NamedConnection>,
+    /// Absent if the message is not kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    positions: Vec<PositionRow>,
+}
+
+/// Position of a kept message in one of its streams.
+#[derive(Serialize)]
+struct PositionRow {
+    #[serde(serialize_with = "text")]
+    stream: StreamName,
+    #[serde(serialize_with = "text")]
+    epoch: Epoch,
+    offset: u64,
+    #[serde(serialize_with = "number")]
+    id: i64,
+}
+
+impl PositionRow {
+    /// The positions in the streams of the target, at most [`MAX_POSITIONS`]. A list of users has a stream for each user,
+    /// in the order of the list without repeats.
+    fn all(target: &Target, positions: &[Position]) -> Vec<Self> {
+        let row = |(stream, position): (StreamName, &Position)| Self {
+            stream,
+            epoch: position.epoch,
+            offset: position.offset,
+            id: position.id,
+        };
+        let positions = positions.iter().take(MAX_POSITIONS);
+        let Target::Users(uids) = target else {
+            return StreamName::of(target).into_iter().zip(positions).map(row).collect();
+        };
+        let mut seen = AHashSet::new();
+        let users = uids.iter().filter(|uid| seen.insert(*uid)).cloned();
+        users.map(StreamName::User).zip(positions).map(row).collect()
+    }
 }
 
 /// A user and a connection that a push names together.
 #[derive(Debug, Serialize)]
-pub(super) struct NamedConnection {
+struct NamedConnection {
     #[serde(serialize_with = "text")]
     uid: Uid,
     cid: u64,
@@ -86,7 +124,7 @@ pub(super) struct NamedConnection {
 
 impl NamedConnection {
     /// Reads them from a target that names both.
-    pub(super) fn of(target: &Target) -> Option<Self> {
+    fn of(target: &Target) -> Option<Self> {
         match target {
             Target::ConnectionOf(uid, cid) => Some(Self { uid: uid.clone(), cid: cid.as_u64() }),
             _ => None,
@@ -119,7 +157,7 @@ struct Error {
 }
 
 impl<'a> Item<'a> {
-    fn of(published: &'a Published, named: Option<&'a NamedConnection>) -> Self {
+    fn of(published: &'a Published, target: &Target, named: Option<&'a NamedConnection>) -> Self {
         let mut item = Self {
             id: published.id,
             delivered: Some(0),
@@ -134,9 +172,11 @@ impl<'a> Item<'a> {
             unknown_nodes: &[],
             error: failure(&published.fate).map(|(status, message)| Error { code: status.as_u16(), message }),
             not_of_user: None,
+            positions: Vec::new(),
         };
         match &published.fate {
-            Fate::Accepted { receipt, nodes, unknown_nodes, position: _ } => {
+            Fate::Accepted { receipt, nodes, unknown_nodes, positions } => {
+                item.positions = PositionRow::all(target, positions);
                 item.delivered = receipt.as_ref().map(|receipt| receipt.delivered);
                 item.queued = receipt.is_none();
                 item.nodes = *nodes;
@@ -185,7 +225,7 @@ struct Counts {
 struct Name<'a>(#[serde(serialize_with = "text")] &'a Uid);
 
 impl<'a> Batch<'a> {
-    fn of(published: &'a [Published], named: Option<&'a NamedConnection>) -> Self {
+    fn of(published: &'a [Published], targets: &[Target], named: Option<&'a NamedConnection>) -> Self {
         let mut counts = Counts::default();
         let (mut delivered, mut queued) = (0, 0);
         let mut seen = AHashSet::new();
@@ -212,10 +252,13 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        let items = published.iter().map(|one| Item::of(one, named)).collect();
+        let items = published.iter().zip(targets).map(|(one, target)| Item::of(one, target, named)).collect();
         Self { messages: published.len(), delivered, queued, offline, counts, items }
     }
 }
+
+/// Most positions of one message in an answer.
+const MAX_POSITIONS: usize = 100;
 
 fn known<S: Serializer>(users: &Option<&[Uid]>, serializer: S) -> Result<S::Ok, S::Error> {
     texts(users.unwrap_or_default(), serializer)
@@ -247,11 +290,11 @@ mod tests {
     use crate::protocol::{Dialect, TooLarge};
 
     fn one(published: &Published) -> Answer {
-        super::one(published, None)
+        super::one(published, &Target::Everyone)
     }
 
     fn batch(name: &str, published: &[Published]) -> Answer {
-        super::batch(name, published, None)
+        super::batch(name, published, &vec![Target::Everyone; published.len()])
     }
 
     fn accepted(id: i64, delivered: u32, full: u32, offline: &[&str]) -> Published {
@@ -260,7 +303,7 @@ mod tests {
         Published {
             id,
             replaced_by: Vec::new(),
-            fate: Fate::Accepted { position: None, receipt, nodes: Some(1), unknown_nodes: Vec::new() },
+            fate: Fate::Accepted { positions: Vec::new(), receipt, nodes: Some(1), unknown_nodes: Vec::new() },
         }
     }
 
@@ -287,11 +330,43 @@ mod tests {
             r#"{"code":200,"message":"ok","data":{"id":1,"delivered":0,"nodes":1,"offline":["1074"],"full":1,"replaced":["word-filter"],"unknownNodes":["n9"]}}"#
         );
 
-        let queued = ended(Fate::Accepted { position: None, receipt: None, nodes: None, unknown_nodes: Vec::new() });
+        let queued =
+            ended(Fate::Accepted { positions: Vec::new(), receipt: None, nodes: None, unknown_nodes: Vec::new() });
         assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true}}"#));
-        let queued = ended(Fate::Accepted { position: None, receipt: None, nodes: Some(2), unknown_nodes: Vec::new() });
+        let queued =
+            ended(Fate::Accepted { positions: Vec::new(), receipt: None, nodes: Some(2), unknown_nodes: Vec::new() });
         assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true,"nodes":2}}"#));
         assert!(text(batch("", &[queued])).await.contains(r#"{"messages":1,"delivered":0,"queued":1,"offline":[],"#));
+    }
+
+    fn kept(offsets: std::ops::RangeInclusive<u64>) -> Published {
+        let epoch = Epoch::parse("k3v9x0ab").unwrap();
+        let positions = offsets.map(|offset| Position { epoch, offset, id: 7 }).collect();
+        let receipt = Some(Receipt::default());
+        ended(Fate::Accepted { positions, receipt, nodes: Some(1), unknown_nodes: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn kept_message_has_the_positions_of_its_streams() {
+        let uids = |names: &[&str]| names.iter().map(|uid| Uid::parse(uid).unwrap()).collect::<Vec<_>>();
+        for (target, stream) in [
+            (Target::User(uids(&["a"]).remove(0)), "u:a"),
+            (Target::Room("lobby".parse().unwrap()), "r:lobby"),
+            (Target::EveryoneBut(uids(&["a"]).into()), "all"),
+        ] {
+            let row = format!(r#""positions":[{{"stream":"{stream}","epoch":"k3v9x0ab","offset":41,"id":7}}]}}}}"#);
+            let told = text(super::one(&kept(41..=41), &target)).await;
+            assert!(told.ends_with(&row), "{told}");
+        }
+        let list = Target::Users(uids(&["a", "b", "a", "c"]).into());
+        let told: serde_json::Value = serde_json::from_str(&text(super::one(&kept(1..=3), &list)).await).unwrap();
+        let rows = told["data"]["positions"].as_array().unwrap();
+        let streams: Vec<_> = rows.iter().map(|row| (row["stream"].as_str().unwrap(), &row["offset"])).collect();
+        assert_eq!(streams, [("u:a", &1.into()), ("u:b", &2.into()), ("u:c", &3.into())]);
+
+        let many: Vec<Uid> = (0..150).map(|n| Uid::parse(&n.to_string()).unwrap()).collect();
+        let told = text(super::batch("", &[kept(1..=150)], &[Target::Users(many.into())])).await;
+        assert_eq!(told.matches(r#""stream":"#).count(), MAX_POSITIONS);
     }
 
     #[tokio::test]

@@ -125,7 +125,8 @@ fn claims<S: Serializer>(binding: &Arc<Binding>, serializer: S) -> Result<S::Ok,
     entries(&binding.claims, serializer)
 }
 
-fn entries<S: Serializer>(entries: &Entries, serializer: S) -> Result<S::Ok, S::Error> {
+/// Entries as an object of texts.
+pub(super) fn entries<S: Serializer>(entries: &Entries, serializer: S) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(entries.len()))?;
     for (key, value) in entries.iter() {
         map.serialize_entry(key, value)?;

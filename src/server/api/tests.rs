@@ -1,6 +1,7 @@
 //! Every response and every fault of the API, through [`Api::respond`], without a socket.
 
 mod faults;
+mod history;
 mod lists;
 mod manage;
 mod pushes;
@@ -56,12 +57,21 @@ impl Bench {
     }
 
     fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(Fake::new, change)
+    }
+
+    /// An API with a node that keeps messages.
+    fn with_history(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(Fake::with_history, change)
+    }
+
+    fn on(node: impl FnOnce(&Config) -> Fake, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.limits.body_bytes = 4096;
         config.limits.batch = 4;
         config.limits.uids = 3;
         change(&mut config);
-        let fake = Fake::new(&config);
+        let fake = node(&config);
         let metrics = Metrics::install();
         let address = "127.0.0.1:8080".parse().unwrap();
         let listeners = vec![ListenerAddress { address, serves: vec![Service::Ws, Service::Api], is_tls: false }];

@@ -12,9 +12,9 @@ use super::Driver;
 use crate::claim::{Admission, Claim, Refusal};
 use crate::clock;
 use crate::code::Code;
-use crate::node::Node;
+use crate::node::{Node, Resumed, RoomJoin};
 use crate::protocol::{self, Reply, ServerFrame};
-use crate::session::{Action, BoundUser, ClientLocation, Input, Rules};
+use crate::session::{Action, BoundUser, ClientLocation, Input, JoinOutcome, Rules};
 use crate::telemetry::{capped, names};
 
 impl Driver {
@@ -27,6 +27,10 @@ impl Driver {
                 if let Some(outcome) = self.perform(action).await {
                     actions.extend(self.step(outcome));
                 }
+            }
+            if let Some(replay) = self.replay.take() {
+                // A task of its own: the reader must go on, since it handles the client's PONGs.
+                tokio::spawn(replay.run());
             }
         }
         .boxed()
@@ -56,17 +60,23 @@ impl Driver {
             Action::Admit(claim) => Input::Admitted(self.admit(&node, *claim).await),
             Action::Bind(admission, facts) => {
                 let bound = node.bind(&self.connection, *admission, facts).await;
-                Input::Bound(bound.map(|()| self.location(&node)))
+                Input::Bound(bound.map(|resumed| self.bound(&node, resumed)))
             }
             Action::Rebind(facts) => {
                 let bound = node.rebind(&self.connection, facts).await;
-                Input::Bound(bound.map(|()| self.location(&node)))
+                Input::Bound(bound.map(|resumed| self.bound(&node, resumed)))
             }
             Action::Handle { key, data } => {
                 let remote = &self.start.transport.remote;
                 Input::Handled(node.handle(&self.connection, key, data, remote).await)
             }
-            Action::Join(room, data) => Input::Joined(node.request_join(&self.connection, room, data).await),
+            Action::Join(room, data, replay) => {
+                let joined = node.request_join(&self.connection, room, data, replay).await;
+                Input::Joined(joined.map(|RoomJoin { changed, resumed }| JoinOutcome {
+                    changed,
+                    resume: resumed.map(|resumed| self.note(resumed)),
+                }))
+            }
             Action::Leave(room) => Input::Left(node.leave(&self.connection, &room).await),
             Action::Publish(message) => Input::Published(node.publish_from(&self.connection, *message).await),
             Action::SetTag(tag) => {
@@ -111,12 +121,23 @@ impl Driver {
         answer.map(Box::new)
     }
 
+    fn bound(&mut self, node: &Node, resumed: Option<Resumed>) -> ClientLocation {
+        let resume = resumed.map(|resumed| self.note(resumed));
+        ClientLocation { resume, ..self.location(node) }
+    }
+
+    /// Notes the replay, which begins once the answer is queued. Returns the answer.
+    fn note(&mut self, Resumed { answer, replay }: Resumed) -> String {
+        self.replay = Some(Box::new(replay));
+        answer
+    }
+
     fn location(&self, node: &Node) -> ClientLocation {
         let address = self.permit.gateway().config.load().node.address.clone();
         let address = if address.is_empty() { self.own_address() } else { address };
         let binding = self.connection.binding();
         let next = node.next_address(binding.as_deref().map(|bound| &bound.uid), self.start.ip());
-        ClientLocation { cid: self.connection.id(), node: node.id().clone(), address, next }
+        ClientLocation { cid: self.connection.id(), node: node.id().clone(), address, next, resume: None }
     }
 
     /// The local address of the socket, which the client connected to as far as this node can see.

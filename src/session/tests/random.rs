@@ -22,10 +22,10 @@ const KEYS: [&str; 9] = [
 fn data(which: usize) -> Entries {
     let all: [&[(&str, &str)]; 5] = [
         &[],
-        &[("token", "t"), ("room", "r"), ("tag", "g"), ("to", "user:2"), ("content", "{\"a\":1}")],
-        &[("token", ""), ("room", ""), ("tag", ""), ("to", "")],
-        &[("uid", "9"), ("room", "a,b"), ("to", "room:r"), ("deviceId", "d")],
-        &[("deviceId", ","), ("to", "nobody"), ("id", "x")],
+        &[("token", "t"), ("room", "r"), ("tag", "g"), ("to", "user:2"), ("content", "{\"a\":1}"), ("resume", "[]")],
+        &[("token", ""), ("room", ""), ("tag", ""), ("to", ""), ("since", "")],
+        &[("uid", "9"), ("room", "r"), ("to", "room:r"), ("deviceId", "d"), ("resume", "[[\"x\"]]"), ("since", "")],
+        &[("room", "a,b"), ("to", "nobody"), ("id", "x"), ("resume", "[1]")],
     ];
     entries(all[which])
 }
@@ -43,7 +43,7 @@ fn outcome(action: &Action, how: u8) -> Option<Input> {
             let code = if well { Code::OK } else { Code::INTERNAL };
             Input::Handled(Some(Answer { code, message: String::new(), data: Entries::new() }))
         }
-        Action::Join(..) => Input::Joined(if well { Ok(true) } else { Err(no()) }),
+        Action::Join(..) => Input::Joined(if well { Ok(join(true)) } else { Err(no()) }),
         Action::Leave(_) => Input::Left(well),
         Action::Publish(_) if how == 1 => Input::Published(Ok(dropped(1))),
         Action::Publish(_) if well => Input::Published(Ok(accepted(1, None))),

@@ -19,8 +19,10 @@ fn expected(form: Form) -> Value {
     })
 }
 
-/// Removes the time, and parses cim's texts that hold a map, because their key order varies.
+/// Removes time and position, and parses cim's texts that hold a map, because their key order varies.
 fn normal(form: Form, mut message: Value) -> Value {
+    let position = ["offset", "epoch"].map(|key| message.as_object_mut().unwrap().remove(key));
+    assert!(position.iter().all(Option::is_some), "a message to a user is kept: {message}");
     let stamp = if form.is_cim() { "timestamp" } else { "sendTime" };
     let at = message.as_object_mut().unwrap().remove(stamp).expect("the message has a time");
     assert!(at.as_i64().unwrap() > 1_700_000_000_000, "the time is not in milliseconds since 1970");

@@ -69,9 +69,10 @@ fn envelopes_are_written_as_the_vectors_say() {
     }
 }
 
+/// The vectors are messages that are not kept, so they have no position.
 #[tokio::test]
 async fn golden_messages_come_out_of_the_node_byte_for_byte() {
-    let gateway = Setup::default().all_devices().start();
+    let gateway = Setup::default().all_devices().yaml("history:\n  kind: off").start();
     let mut seen = 0;
     for row in
         frames().iter().filter(|row| row["type"] == 2 && row["message"]["id"] == 748 && row["decode_only"].is_null())

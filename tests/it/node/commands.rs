@@ -1,10 +1,11 @@
 //! The command line: the output and exit code of each command.
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Dial};
@@ -146,8 +147,8 @@ async fn connect_prints_frames_and_sends_what_is_typed() {
             .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut keyboard = child.stdin.take().unwrap();
-        let screen = std::io::BufReader::new(child.stdout.take().unwrap());
-        let mut lines = std::io::BufRead::lines(screen).map(|l| serde_json::from_str::<Value>(&l.unwrap()).unwrap());
+        let screen = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = screen.lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
         let bind = lines.next().unwrap();
         assert_eq!((&bind["reply"]["key"], &bind["reply"]["code"]), (&json!("client_bind"), &json!("200")), "{bind}");
         keyboard.write_all(b"room_join {\"room\":\"lobby\"}\n").unwrap();
@@ -160,6 +161,111 @@ async fn connect_prints_frames_and_sends_what_is_typed() {
         let last = lines.last().unwrap();
         assert_eq!((&last["type"], &last["code"]), (&json!("closed"), &json!(4503)), "{last}");
         assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
+}
+
+#[tokio::test]
+async fn history_prints_a_line_for_each_kept_message() {
+    let gateway = Gateway::start();
+    let url = format!("http://{}", gateway.address("api"));
+    let mut http = gateway.http().await;
+    for _ in 0..150 {
+        http.post("/send/room", &json!({"message": {"action": "chat"}, "room": "lobby"})).await.data();
+    }
+    let history = |arguments: &[&str]| {
+        let (code, out, err) = run(gateway.folder.command("history").args(["r:lobby", "--url", &url]).args(arguments));
+        assert_eq!(code, Some(0), "{err}");
+        assert!(err.starts_with("r:lobby is at ") && err.contains(":150:"), "{err}");
+        let lines = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|message| message["offset"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(history(&[]), (1..=100).collect::<Vec<_>>());
+    assert_eq!(history(&["--limit", "130"]), (1..=130).collect::<Vec<_>>(), "two pages");
+    assert_eq!(history(&["--limit", "130", "--reverse"]), (21..=150).rev().collect::<Vec<_>>());
+    assert_eq!(history(&["--limit", "999"]).len(), 150);
+    assert!(history(&["--limit", "0"]).is_empty());
+    let (code, _, err) = run(gateway.folder.command("history").args(["lobby", "--url", &url]));
+    assert!(code == Some(2) && err.contains("expected u:UID, r:ROOM or all"), "{err}");
+
+    let gateway = Setup::default().yaml("history: {kind: off}").start();
+    let url = format!("http://{}", gateway.address("api"));
+    let (code, _, err) = run(gateway.folder.command("history").args(["all", "--url", &url]));
+    assert!(code == Some(1) && err.contains("501") && err.contains("history.kind"), "{err}");
+}
+
+/// A running `skylark connect`.
+struct Terminal {
+    child: Child,
+    keyboard: ChildStdin,
+    screen: Lines<BufReader<ChildStdout>>,
+}
+
+impl Terminal {
+    fn open(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let screen = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { keyboard: child.stdin.take().unwrap(), child, screen }
+    }
+
+    fn line(&mut self) -> Value {
+        serde_json::from_str(&self.screen.next().unwrap().unwrap()).unwrap()
+    }
+
+    /// Reads a REPLY and returns the elements of its answer to the resume.
+    fn resumed(&mut self) -> Value {
+        let reply = self.line()["reply"].take();
+        assert_eq!(reply["code"], "200", "{reply}");
+        serde_json::from_str(reply["data"]["resume"].as_str().unwrap()).unwrap()
+    }
+
+    /// Ends it with SIGTERM, which closes the connection.
+    fn end(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        assert!(self.screen.next().is_none(), "nothing was left to read");
+    }
+}
+
+#[tokio::test]
+async fn connect_with_a_resume_file_prints_each_message_once() {
+    let gateway = Setup::default().yaml("clients:\n  open_rooms: ['*']").start();
+    let url = format!("ws://{}/ws", gateway.address("ws"));
+    let mut http = gateway.http().await;
+    for dialect in ["yunque.pb", "yunque.json", "cim.pb", "cim.json"] {
+        let (file, room) = (format!("{dialect}.positions"), format!("room of {dialect}"));
+        let mut command = gateway.folder.command("connect");
+        command.args(["--uid", dialect, "--dialect", dialect, "--url", &url, "--resume", &file]);
+        let to_user = |action: &str| json!({"receiver": dialect, "action": action});
+        let to_room = |action: &str| json!({"message": {"action": action}, "room": room});
+        let join = format!("room_join {}\n", json!({"room": room}));
+
+        let mut terminal = Terminal::open(&mut command);
+        let answer = terminal.resumed();
+        assert_eq!((&answer[0][0], &answer[0][1], &answer[1][0]), (&json!("u"), &json!(true), &json!("all")));
+        terminal.keyboard.write_all(join.as_bytes()).unwrap();
+        assert_eq!(terminal.resumed()[0][0], format!("r:{room}"));
+        http.post("/send", &to_user("seen")).await.data();
+        assert_eq!(terminal.line()["message"]["action"], "seen");
+        http.post("/send/room", &to_room("seen in room")).await.data();
+        assert_eq!(terminal.line()["message"]["action"], "seen in room");
+        terminal.end();
+        let kept: Value = serde_json::from_slice(&std::fs::read(gateway.folder.path().join(&file)).unwrap()).unwrap();
+        let row = kept["streams"].as_array().unwrap().iter().find(|row| row[0] == format!("r:{room}")).unwrap();
+        assert_eq!((&row[2], kept["cid"].is_string()), (&json!(1), true), "{kept}");
+
+        http.post("/send", &to_user("missed")).await.data();
+        http.post("/send/room", &to_room("missed in room")).await.data();
+        let mut terminal = Terminal::open(&mut command);
+        let answer = terminal.resumed();
+        assert_eq!((&answer[0][1], &answer[0][5]), (&json!(true), &json!(1)), "{answer}");
+        assert_eq!(terminal.line()["message"]["action"], "missed");
+        terminal.keyboard.write_all(join.as_bytes()).unwrap();
+        let answer = terminal.resumed();
+        assert_eq!((&answer[0][1], &answer[0][5]), (&json!(true), &json!(1)), "{answer}");
+        assert_eq!(terminal.line()["message"]["action"], "missed in room");
+        http.post("/send", &to_user("live")).await.data();
+        assert_eq!(terminal.line()["message"]["action"], "live");
+        terminal.end();
     }
 }
 

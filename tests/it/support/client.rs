@@ -78,6 +78,14 @@ impl Dial {
     }
 }
 
+/// A message without its position, which differs from message to message.
+pub fn without_position(mut message: Value) -> Value {
+    for key in ["offset", "epoch"] {
+        message.as_object_mut().expect("a message is an object").remove(key);
+    }
+    message
+}
+
 /// Waits at most [`PATIENCE`] for the future; the failure message names it.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {

@@ -63,6 +63,9 @@ const YUNQUE: Layout = &[
     (7, "title", Kind::Text),
     (8, "sendTime", Kind::Integer),
     (9, "image", Kind::Text),
+    (15, "offset", Kind::Integer),
+    (16, "epoch", Kind::Text),
+    (17, "stream", Kind::Text),
 ];
 const CIM: Layout = &[
     (1, "id", Kind::Integer),
@@ -74,6 +77,9 @@ const CIM: Layout = &[
     (7, "title", Kind::Text),
     (8, "format", Kind::Text),
     (9, "timestamp", Kind::Integer),
+    (15, "offset", Kind::Integer),
+    (16, "epoch", Kind::Text),
+    (17, "stream", Kind::Text),
 ];
 
 /// A decoded frame from the node.

@@ -188,7 +188,7 @@ impl Reader {
         }
         let PendingDelivery { envelopes, publishers } = std::mem::take(&mut self.batch);
         let ids: Vec<u64> = envelopes.iter().map(|envelope| envelope.id).collect();
-        let receipts = self.shared.receiver.deliver(envelopes.into()).await;
+        let receipts = self.shared.receiver.deliver(envelopes.into(), Vec::new()).await;
         let waited_for = ids.into_iter().zip(receipts).zip(publishers);
         let reports =
             waited_for.filter_map(|((id, receipt), publisher)| Some((publisher?, EnvelopeReceipt { id, receipt })));

@@ -95,7 +95,7 @@ impl Inbox {
         }
         let batch: Batch = std::mem::take(&mut self.batch).into();
         let requested = std::mem::take(&mut self.receipts);
-        let mut receipts = self.receiver.deliver(Arc::clone(&batch)).await;
+        let mut receipts = self.receiver.deliver(Arc::clone(&batch), Vec::new()).await;
         for (at, node) in requested {
             let Some(receipt) = receipts.get_mut(at).map(std::mem::take) else { continue };
             self.send_receipt(node, EnvelopeReceipt { id: batch[at].id, receipt });

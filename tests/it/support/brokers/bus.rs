@@ -12,7 +12,7 @@ use skylark::broker::roster::Member;
 use skylark::broker::{Batch, Broker, Deliver, Fate};
 use skylark::config::{BusKind, Config};
 use skylark::id::NodeId;
-use skylark::message::{Envelope, Message, Origin, Publication, Receipt, Target};
+use skylark::message::{Envelope, Message, Origin, Position, Publication, Receipt, Target};
 use skylark::vital::Vitals;
 use tokio::sync::watch;
 
@@ -271,7 +271,7 @@ fn texts(came: &[Came]) -> Vec<String> {
 }
 
 impl Deliver for Recorder {
-    fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>> {
+    fn deliver(&self, batch: Batch, _: Vec<Option<Position>>) -> BoxFuture<'_, Vec<Receipt>> {
         async move {
             let mut gate = self.gate.subscribe();
             gate.wait_for(|open| *open).await.expect("the recorder holds the sender of the gate");
