@@ -83,8 +83,9 @@ async fn reload_on_a_busy_machine_ends() {
     let gateway = node("{wall: 10min}");
     gateway.plugin_until("token-auth", |plugin| plugin["state"] == "live").await;
     let spin = Arc::new(AtomicBool::new(true));
-    let cores = thread::available_parallelism().unwrap().get();
-    let spinning = (0..cores).map(|_| {
+    // Several for each core, so that none is idle before the scheduler has spread them.
+    let count = 4 * thread::available_parallelism().unwrap().get();
+    let spinning = (0..count).map(|_| {
         let spin = Arc::clone(&spin);
         thread::spawn(move || while spin.load(Ordering::Relaxed) {})
     });
