@@ -13,7 +13,7 @@ use super::Node;
 use crate::broker::{Batch, Deliver};
 use crate::hub::{self, Hub};
 use crate::id::NodeId;
-use crate::message::{Envelope, Position, Receipt, StreamName};
+use crate::message::{Envelope, Position, Receipt, StreamName, Target};
 use crate::protocol::Frames;
 
 /// Maximum length of a run in canonical bytes. A connection's queue accepts or refuses a run as a whole.
@@ -109,7 +109,9 @@ fn at(positions: &[Option<Position>], i: usize) -> Option<Position> {
 /// A run whose first message has the position `first`.
 fn delivery(run: &[Envelope], first: Option<Position>) -> hub::FrameRun {
     let Envelope { target, no_echo, .. } = &run[0];
-    let stream = StreamName::of(target);
+    // Only kept messages need the name of a user's stream: their frames do not carry it.
+    let is_named = first.is_some() || !matches!(target, Target::User(_) | Target::Device(..));
+    let stream = if is_named { StreamName::of(target) } else { None };
     let messages = run.iter().map(|e| Arc::clone(&e.message)).collect();
     let frames = Frames::of_stream(messages, stream.as_ref(), first);
     let span = stream.zip(first).map(|(stream, Position { epoch, offset, .. })| hub::Span {

@@ -59,12 +59,13 @@ impl Frames {
     /// The run of frames in `form`.
     pub fn bytes(&self, form: Form) -> &Bytes {
         self.forms[form.index()]
-            .get_or_init(|| run(form, (0..).zip(&self.messages).map(|(at, message)| (&**message, self.tail(at)))))
+            .get_or_init(|| run(form, self.messages.len(), |at| (&*self.messages[at], self.tail(at))))
     }
 
     /// The tail of the message at this index.
-    fn tail(&self, at: u64) -> FrameTail<'_> {
-        FrameTail { stream: self.stream.as_ref(), position: self.first.map(|(epoch, first)| (epoch, first + at)) }
+    fn tail(&self, at: usize) -> FrameTail<'_> {
+        let position = self.first.map(|(epoch, first)| (epoch, first + at as u64));
+        FrameTail { stream: self.stream.as_ref(), position }
     }
 }
 
@@ -72,27 +73,42 @@ impl Frames {
 #[must_use]
 pub fn kept_frames(form: Form, messages: &[(u64, &Message)], stream: &StreamName, epoch: Epoch) -> Bytes {
     let tail = |offset| FrameTail { stream: Some(stream), position: Some((epoch, offset)) };
-    run(form, messages.iter().map(|&(offset, message)| (message, tail(offset))))
+    run(form, messages.len(), |at| (messages[at].1, tail(messages[at].0)))
 }
 
-/// Measures first, so that the run takes exactly one allocation.
-fn run<'a>(form: Form, messages: impl Iterator<Item = (&'a Message, FrameTail<'a>)>) -> Bytes {
-    let measured: SmallVec<[_; 8]> =
-        messages.filter_map(|(message, tail)| measure_message(form, message, tail)).collect();
-    let mut out = Vec::with_capacity(measured.iter().map(|(_, measured)| measured.total).sum());
-    for (frame, measured) in measured {
-        write(form, frame, measured, &mut out);
+/// Encodes `count` messages; `get` returns each with its tail. Measures first, so that the run takes exactly one
+/// allocation.
+fn run<'a>(form: Form, count: usize, get: impl Fn(usize) -> (&'a Message, FrameTail<'a>)) -> Bytes {
+    let mut total = 0;
+    let mut frames: SmallVec<[_; 16]> = SmallVec::with_capacity(count);
+    for at in 0..count {
+        let (message, tail) = get(at);
+        if let Some(measured) = measure_message(form, message, tail) {
+            total += measured.1.total;
+            frames.push((at, measured));
+        }
+    }
+    let mut out = Vec::with_capacity(total);
+    for (at, (has_tail, measured)) in frames {
+        let (message, tail) = get(at);
+        write(form, frame_of(message, tail, has_tail), measured, &mut out);
     }
     out.into()
 }
 
-/// Returns the frame of a message with its size. `None` if the form cannot carry the message.
-fn measure_message<'a>(form: Form, message: &'a Message, tail: FrameTail<'a>) -> Option<(ServerFrame<'a>, Measured)> {
-    let whole = (!tail.is_empty()).then_some(ServerFrame::StreamMessage(message, tail));
-    let mut choices = whole.into_iter().chain([ServerFrame::Message(message)]);
-    let found = choices.find_map(|frame| Some((frame, measure(form, frame).ok()?)));
-    debug_assert!(found.is_some(), "the size of every message was checked when it was published");
-    found
+/// Returns the size of a message's frame, and true if it has its tail. `None` if the form cannot carry the message.
+fn measure_message(form: Form, message: &Message, tail: FrameTail<'_>) -> Option<(bool, Measured)> {
+    let has_tail = !tail.is_empty();
+    let measured = measure(form, frame_of(message, tail, has_tail));
+    if has_tail && measured.is_err() {
+        return Some((false, measure(form, ServerFrame::Message(message)).ok()?));
+    }
+    debug_assert!(measured.is_ok(), "the size of every message was checked when it was published");
+    Some((has_tail, measured.ok()?))
+}
+
+fn frame_of<'a>(message: &'a Message, tail: FrameTail<'a>, has_tail: bool) -> ServerFrame<'a> {
+    if has_tail { ServerFrame::StreamMessage(message, tail) } else { ServerFrame::Message(message) }
 }
 
 /// Sizes of a frame in bytes.
