@@ -122,14 +122,6 @@ pub struct Position {
     pub id: i64,
 }
 
-impl Position {
-    /// True if both name the same message. Ids that JavaScript cannot represent are compared as it rounds them.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.epoch == other.epoch && self.offset == other.offset && same_id(self.id, other.id)
-    }
-}
-
 /// True if the ids are equal for a client that keeps them as 64-bit floating point numbers.
 #[must_use]
 pub fn same_id(a: i64, b: i64) -> bool {

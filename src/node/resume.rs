@@ -18,7 +18,7 @@ use crate::clock;
 use crate::code::Code;
 use crate::hub::{Connection, Hub, ReplayEnd};
 use crate::id::{ConnectionId, Device, Room, Uid};
-use crate::message::{Epoch, Message, Position, StreamName};
+use crate::message::{Entries, Epoch, Message, Position, StreamName};
 use crate::protocol::{self, Reply, ServerFrame};
 use crate::session::JoinReplay;
 use crate::telemetry::names;
@@ -54,7 +54,7 @@ struct Asked {
     start: Wanted,
 }
 
-/// What a client wants of a stream.
+/// Part of a stream that a client asks for.
 enum Wanted {
     /// Its position, because the client is new.
     Position(StreamName),
@@ -346,7 +346,7 @@ impl Replay {
     /// Tells the client the position from which it continues.
     async fn tell(&self, key: &str, stream: &StreamReplay, top: Position) -> Option<()> {
         let code = if key == GAP { Code::new(206) } else { Code::OK };
-        let mut data = crate::message::Entries::new();
+        let mut data = Entries::new();
         data.insert("stream", stream.stream.to_string());
         data.insert("epoch", top.epoch.as_str());
         data.insert("offset", top.offset.to_string());
