@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -18,6 +18,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
+use rustix::process::{Pid, Signal, kill_process};
 use skylark::broker::kafka::KafkaClients;
 
 use crate::support::client::within;
@@ -349,11 +350,18 @@ impl Cluster {
         std::fs::write(file, format!("{head}user_skylark=\"{password}\"{tail}")).unwrap();
     }
 
-    /// Sends a signal to the process of a node.
-    pub fn signal(&self, node: u8, signal: rustix::process::Signal) {
+    /// Sends a signal to the process of a node. After SIGSTOP, each thread of the process has stopped when this returns.
+    pub fn signal(&self, node: u8, signal: Signal) {
         let pid = std::fs::read_to_string(self.work.join(format!("node-{node}.pid"))).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+        if signal == Signal::STOP {
+            let deadline = Instant::now() + PATIENCE;
+            while !has_stopped(pid) {
+                assert!(Instant::now() < deadline, "node {node} of Kafka did not stop");
+                std::thread::yield_now();
+            }
+        }
     }
 
     fn script(&self, arguments: &[&str]) {
@@ -366,6 +374,15 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let _ = script(&self.work).arg("down").status();
     }
+}
+
+/// True once each thread of the process has stopped. A thread that waits for its share of a core stops late.
+fn has_stopped(pid: Pid) -> bool {
+    std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap().all(|thread| {
+        // A thread that has exited answers no more requests.
+        let Ok(stat) = std::fs::read_to_string(thread.unwrap().path().join("stat")) else { return true };
+        stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
+    })
 }
 
 fn folder(name: &str) -> PathBuf {
