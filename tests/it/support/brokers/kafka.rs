@@ -169,9 +169,9 @@ impl Kafka {
         place.set_metadata(metadata);
         // The broker may still list a member that has just left.
         let commit = move || {
-            let until = std::time::Instant::now() + PATIENCE;
+            let until = Instant::now() + PATIENCE;
             while let Err(error) = consumer.commit(&places, CommitMode::Sync) {
-                assert!(std::time::Instant::now() < until, "{error}");
+                assert!(Instant::now() < until, "{error}");
             }
         };
         tokio::task::spawn_blocking(commit).await.unwrap();
@@ -258,8 +258,8 @@ impl Kafka {
                 }
             }
             consumer.assign(&places).unwrap();
-            let (mut found, until) = (Vec::new(), std::time::Instant::now() + PATIENCE);
-            while !open.is_empty() && std::time::Instant::now() < until {
+            let (mut found, until) = (Vec::new(), Instant::now() + PATIENCE);
+            while !open.is_empty() && Instant::now() < until {
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else { continue };
                 found.push(Found::of(&message));
                 open.retain(|partition, next| *partition != message.partition() || message.offset() + 1 < *next);
@@ -280,8 +280,8 @@ impl Kafka {
         let read = tokio::task::spawn_blocking(move || {
             consumer.subscribe(&[&topic]).unwrap();
             let mut found = Vec::new();
-            let until = std::time::Instant::now() + PATIENCE;
-            while found.len() < count && std::time::Instant::now() < until {
+            let until = Instant::now() + PATIENCE;
+            while found.len() < count && Instant::now() < until {
                 // A missing topic is an error that passes once the topic exists.
                 found.extend(consumer.poll(Duration::from_millis(200)).and_then(Result::ok).map(|m| Found::of(&m)));
             }
