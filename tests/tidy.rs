@@ -8,6 +8,8 @@
 
 #[path = "tidy/bench.rs"]
 mod bench;
+#[path = "tidy/clients.rs"]
+mod clients;
 #[path = "tidy/examples.rs"]
 mod examples;
 #[path = "tidy/folders.rs"]
