@@ -355,11 +355,14 @@ section! {
 }
 
 section! {
-    /// Distribution of clients over the nodes.
+    /// Several nodes on one bus.
     pub struct Cluster {
         /// Property that selects a client's node (`/nodes/choose`, `next` of the bind reply): `uid` (the user) or `ip`
         /// (the address).
         pub choose_by: ChooseBy = ChooseBy::Uid,
+        /// Maximum time that a list, a room change or a kick waits for the other nodes. The answer names the nodes that
+        /// did not reply.
+        pub reply_timeout: Duration = Duration::from_millis(500),
     }
 }
 

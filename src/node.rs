@@ -121,7 +121,8 @@ impl Node {
         let binder = Binder::new(hub.clone(), ids.clone(), plugins.clone(), owners, config.limits.auth_calls);
         let binder = Arc::new(binder);
         let local = Local::new(hub.clone());
-        let requests = Arc::new(Requests::new(ids.clone(), broker.clone(), membership.clone()));
+        let requests = Requests::new(ids.clone(), broker.clone(), membership.clone(), config.cluster.reply_timeout);
+        let requests = Arc::new(requests);
         let lists = Lists::new(local.clone(), requests.clone(), membership.clone());
         let changes = Arc::new(Changes {
             local,

@@ -260,7 +260,7 @@ impl Rules<'_> {
     }
 
     fn durations(&mut self) {
-        let Config { heartbeat, limits, queue, plugins, drain, .. } = self.config;
+        let Config { heartbeat, limits, queue, plugins, drain, cluster, .. } = self.config;
         let least = [
             ("heartbeat.interval", heartbeat.interval, Duration::from_millis(100)),
             ("limits.handshake", limits.handshake, Duration::from_millis(100)),
@@ -269,6 +269,7 @@ impl Rules<'_> {
             ("limits.unbound", limits.unbound, Duration::from_millis(100)),
             ("limits.message_timeout", limits.message_timeout, Duration::from_millis(100)),
             ("queue.write_timeout", queue.write_timeout, Duration::from_millis(100)),
+            ("cluster.reply_timeout", cluster.reply_timeout, Duration::from_millis(100)),
             ("plugins.rescan", plugins.rescan, Duration::from_millis(100)),
             ("plugins.ticker_lag", plugins.ticker_lag, Duration::from_millis(10)),
             ("plugins.caps.cpu", plugins.caps.cpu, Duration::from_millis(1)),

@@ -1,4 +1,4 @@
-//! Requests to other nodes, sent over the bus. A node that does not reply within half a second is reported as missing.
+//! Requests to other nodes, sent over the bus. A node that does not reply in time is reported as missing.
 //!
 //! Independent of the content of the requests.
 
@@ -19,8 +19,6 @@ use crate::id::{IdSequence, NodeId, Uid};
 use crate::protocol::cluster::{ClusterReply, cluster_reply::Reply, cluster_request::Request};
 use crate::telemetry::names;
 
-/// Time limit of a request.
-pub(super) const TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum number of unread replies. Every node replies once.
 const MAX_UNREAD_REPLIES: usize = 4096;
 
@@ -47,6 +45,8 @@ pub(in crate::node) struct Requests {
     ids: Arc<IdSequence>,
     broker: Arc<dyn Broker>,
     membership: Arc<Membership>,
+    /// Time limit of a request.
+    timeout: Duration,
     /// Requests that wait for replies.
     pending: Mutex<HashMap<u64, mpsc::Sender<NodeReply>>>,
     /// False once the broker has shown that it does not count the recipients of cluster messages.
@@ -54,8 +54,13 @@ pub(in crate::node) struct Requests {
 }
 
 impl Requests {
-    pub(in crate::node) fn new(ids: Arc<IdSequence>, broker: Arc<dyn Broker>, membership: Arc<Membership>) -> Self {
-        Self { ids, broker, membership, pending: Mutex::default(), counts_recipients: AtomicBool::new(true) }
+    pub(in crate::node) fn new(
+        ids: Arc<IdSequence>,
+        broker: Arc<dyn Broker>,
+        membership: Arc<Membership>,
+        timeout: Duration,
+    ) -> Self {
+        Self { ids, broker, membership, timeout, pending: Mutex::default(), counts_recipients: AtomicBool::new(true) }
     }
 
     /// Passes a reply to the waiting request.
@@ -102,7 +107,7 @@ impl Requests {
     }
 
     async fn ask(&self, address: Address, request: Request, nodes: Vec<NodeId>) -> Replies {
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + self.timeout;
         let Some(number) = self.ids.take_one().await else { return Replies { received: Vec::new(), missing: nodes } };
         let (sender, mut incoming) = mpsc::channel(MAX_UNREAD_REPLIES);
         self.pending.lock().insert(number, sender);

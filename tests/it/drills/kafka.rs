@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{NODES, all_agree, guests, plan};
+use super::{NODES, PATIENT, all_agree, guests, plan};
 use crate::support::brokers::kafka::{self, Kafka, unique};
 use crate::support::brokers::redis::Redis;
 use crate::support::gateway::cluster::{Cluster, until};
@@ -21,7 +21,7 @@ async fn begin(name: &'static str, kafka: &Kafka, bus: &str) -> (String, Drill) 
     kafka.create_topic(&topic, PARTITIONS).await;
     let brokers = kafka.bootstrap.clone();
     let intake = format!("intakes:\n  - {{kind: kafka, topic: {topic}, brokers: {brokers:?}}}");
-    let cluster = Cluster::start(NODES, &format!("{bus}\n{intake}")).await;
+    let cluster = Cluster::start(NODES, &format!("{bus}\n{intake}\n{PATIENT}")).await;
     let guests = guests();
     let mut plan = plan(&guests);
     plan.ways.truncate(NODES);

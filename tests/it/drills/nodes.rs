@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{INTAKES, NODES, all_agree, guests, mixed, nodes_on, plan};
+use super::{INTAKES, NODES, PATIENT, all_agree, guests, mixed, nodes_on, plan};
 use crate::support::brokers::redis::Redis;
 use crate::support::gateway::cluster::Cluster;
 use crate::support::gateway::{Setup, built};
@@ -13,7 +13,7 @@ use crate::support::ledger::drill::{Drill, pick};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_killed_costs_the_others_nothing() {
     let redis = Redis::start();
-    let cluster = Cluster::start(NODES, &redis.bus()).await;
+    let cluster = Cluster::start(NODES, &format!("{}\n{PATIENT}", redis.bus())).await;
     let guests = guests();
     let name = "a_node_that_is_killed_costs_the_others_nothing";
     let mut drill = Drill::begin(name, cluster, &guests, &plan(&guests)).await;

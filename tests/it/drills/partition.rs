@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{NODES, all_agree, guests, plan};
+use super::{NODES, PATIENT, all_agree, guests, plan};
 use crate::support::brokers::redis::{Redis, bus_at};
 use crate::support::dice::{Dice, given};
 use crate::support::gateway::Setup;
@@ -23,7 +23,7 @@ async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
     let redis = Redis::start();
     let proxy = Proxy::start(redis.address(), Dice(given("SEED", 1) as u64)).await;
     let way = |place| if place == 0 { proxy.address } else { redis.address() };
-    let cluster = Cluster::with(NODES, |place| Setup::default().yaml(&bus_at(way(place)))).await;
+    let cluster = Cluster::with(NODES, |place| Setup::default().yaml(&bus_at(way(place))).yaml(PATIENT)).await;
     let guests = guests();
     let name = "a_node_that_is_cut_off_gives_its_users_away_and_comes_back";
     let mut drill = Drill::begin(name, cluster, &guests, &plan(&guests)).await;
