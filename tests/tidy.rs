@@ -14,6 +14,8 @@ mod clients;
 mod examples;
 #[path = "tidy/folders.rs"]
 mod folders;
+#[path = "tidy/lines.rs"]
+mod lines;
 #[path = "tidy/links.rs"]
 mod links;
 #[path = "tidy/names.rs"]
