@@ -10,6 +10,7 @@ import { Room } from './room.js';
 import { type Socket, web } from './transport.js';
 import type { Bound, Data, Events, Message, Options, Position, Published, PublishOptions } from './types.js';
 import type { Reply, RequestOptions, State, Stream } from './types.js';
+import { addressed, isUnauthorized, listen, number, parsed, positionOf, roomName } from './values.js';
 import { MESSAGE, PING, PONG, REPLY, contentOf, decode, encode, texts } from './wire.js';
 
 /** Longest wait between two dials, and the first one, in milliseconds. */
@@ -495,45 +496,4 @@ export class Skylark extends Emitter<Events> {
       this._refreshTimer = setTimeout(() => this._refresh(), rest);
     }
   }
-}
-
-/** True for the error that says that the user is signed out. */
-function isUnauthorized(error: unknown): boolean {
-  return (error as Error)?.name == 'Unauthorized';
-}
-
-/** The stream of a room. */
-function roomName(room: string): string {
-  return 'r:' + room;
-}
-
-/** A JSON list in a field, which may be missing. */
-function parsed(text?: string): any[] {
-  return text ? JSON.parse(text) : [];
-}
-
-function positionOf({ epoch, offset, id }: Record<string, string>): Position {
-  return { epoch, offset: +offset, id: number(id) };
-}
-
-/** An id as a number, or as its text if JavaScript would round it. */
-function number(text: string): number | string {
-  return Number.isSafeInteger(+text) ? +text : text;
-}
-
-/** The URL of another node: `host:port` replaces that of the first URL. */
-function addressed(url: string, next: string): string {
-  return next.includes('://') ? next : url.replace(/\/\/[^/?]*/, '//' + next);
-}
-
-/** Listens for the return of the network and the page, and for the end of the page. */
-function listen(wake: () => void, flush: () => void): AbortController | undefined {
-  const { document: page, addEventListener: add } = globalThis;
-  if (!page || !add) return;
-  const end = new AbortController();
-  add('online', wake, end);
-  add('pageshow', wake, end);
-  add('pagehide', flush, end);
-  page.addEventListener('visibilitychange', () => (page.hidden ? flush() : wake()), end);
-  return end;
 }

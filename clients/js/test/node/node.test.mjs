@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it as test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import WebSocket from 'ws';
+import { task } from '../../dist/esm/index.js';
 import { Node, Proxy, client, closeAll, freePort, online, token, until } from './node.mjs';
 
 /** Seconds for which token-auth admits a token after its end. */
@@ -210,6 +212,33 @@ describe('resume', { concurrency: true }, () => {
     await until('a new message', () => texts().includes('after'));
     proxy.stop();
     await small.stop();
+  });
+});
+
+describe('mini program', () => {
+  test('task of a stand-in for wx binds, joins, publishes and is kicked', async () => {
+    // The surface of wx.connectSocket, over the package ws.
+    const wx = {
+      connectSocket({ url, complete }) {
+        const socket = new WebSocket(url);
+        complete?.();
+        return {
+          send: ({ data }) => socket.send(data),
+          close: ({ code, reason }) => socket.close(code, reason),
+          onOpen: (listener) => (socket.onopen = () => listener({})),
+          onMessage: (listener) => (socket.onmessage = ({ data }) => listener({ data })),
+          onClose: (listener) => (socket.onclose = ({ code, reason }) => listener({ code, reason })),
+          onError: (listener) => (socket.onerror = ({ message }) => listener({ errMsg: message })),
+        };
+      },
+    };
+    const { it, texts } = await online(node.url, 'mini', { transport: task((options) => wx.connectSocket(options)) });
+    const other = await online(node.url, 'browser');
+    await Promise.all([it.room('mini').join(), other.it.room('mini').join()]);
+    await other.it.room('mini').publish('hi');
+    await until('the message', () => texts().includes('hi'));
+    await node.post('/kick', { uid: 'mini' });
+    await until('the stop', () => it.state === 'stopped');
   });
 });
 
