@@ -22,14 +22,20 @@ impl Backoff {
     pub fn wait(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(self.longest);
-        let chance = u32::try_from(RandomState::new().hash_one(step) >> 32).expect("32 bits are left");
-        step / 2 + step.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0)
+        random_between(step / 2, step)
     }
 
     /// Restarts at the first step after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
+}
+
+/// Returns a random time from `least` to `most`.
+#[must_use]
+pub fn random_between(least: Duration, most: Duration) -> Duration {
+    let chance = u32::try_from(RandomState::new().hash_one(least) >> 32).expect("32 bits are left");
+    least + most.saturating_sub(least).mul_f64(f64::from(chance) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Session, plugins and node share these types. Independent of token formats and of admission rules.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::code::Code;
 use crate::id::{ConnectionId, Device, Room, Uid};
@@ -52,13 +53,15 @@ pub struct Refusal {
     pub code: Code,
     /// Readable explanation.
     pub reason: String,
+    /// Time after which the caller may try again, if the node is too busy now.
+    pub retry: Option<Duration>,
 }
 
 impl Refusal {
     /// Creates a refusal.
     #[must_use]
     pub fn new(code: Code, reason: impl Into<String>) -> Self {
-        Self { code, reason: reason.into() }
+        Self { code, reason: reason.into(), retry: None }
     }
 }
 

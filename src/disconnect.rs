@@ -38,6 +38,8 @@ disconnects! {
     TOO_SLOW_TO_SPEAK = 4005, "frame not finished in time";
     /// The node cannot reach the other nodes of its cluster, which may consider its users offline.
     CUT_OFF = 4006, "cut off from the cluster";
+    /// Too many clients resume on the node at once. Data `retry` of the REPLY before has the time to wait.
+    BUSY = 4007, "busy";
     /// The client read too slowly: its queue was full, or a write or its replay of history took too long.
     SLOW_CONSUMER = 4008, "slow consumer";
     /// This node failed; its log has the cause.

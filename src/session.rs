@@ -23,6 +23,7 @@ use crate::id::{ConnectionId, NodeId, Room, Uid};
 use crate::message::{Entries, Message, Position, Target};
 use crate::protocol::{Reply, SendBody};
 use bind::Purpose;
+use resume::ReplayBudget;
 
 /// Maximum length of a fact, tag or channel that a client sends about itself, in bytes.
 pub const MAX_FACT_BYTES: usize = 256;
@@ -33,6 +34,7 @@ pub struct Session {
     /// Time of opening, milliseconds since 1970.
     opened_at: i64,
     pending: Pending,
+    replays: ReplayBudget,
 }
 
 /// Events. Each action except `Reply`, `SetTag`, `Extend` and `Close` is answered by the input that names it.
@@ -173,7 +175,7 @@ impl Session {
     /// Creates the session of a connection opened at `now` (milliseconds since 1970).
     #[must_use]
     pub fn new(now: i64) -> Self {
-        Self { opened_at: now, pending: Pending::Nothing }
+        Self { opened_at: now, pending: Pending::Nothing, replays: ReplayBudget::default() }
     }
 
     /// True once [`Action::Close`] was returned.
@@ -214,11 +216,11 @@ impl Session {
     fn sent(&mut self, body: SendBody, bound_user: Option<BoundUser<'_>>, now: i64, rules: &Rules) -> Vec<Action> {
         let SendBody { key, data, .. } = body;
         let built_in = match key.as_str() {
-            "client_bind" => self.client_bind(&data, bound_user),
+            "client_bind" => self.client_bind(&data, bound_user, now),
             "client_refresh" => self.client_refresh(&data, bound_user),
             "client_set_tag" => set_tag(&data, bound_user, now),
             "client_remove_tag" => remove_tag(bound_user, now),
-            "room_join" => self.room_join(&data, bound_user),
+            "room_join" => self.room_join(&data, bound_user, now),
             "room_leave" => self.room_leave(&data, bound_user),
             "message" => self.message(&data, bound_user, rules),
             _ => {
@@ -229,9 +231,15 @@ impl Session {
         built_in.unwrap_or_else(|refusal| vec![deny(&key, refusal, now)])
     }
 
-    fn room_join(&mut self, data: &Entries, bound_user: Option<BoundUser<'_>>) -> Result<Vec<Action>, Refusal> {
+    fn room_join(
+        &mut self,
+        data: &Entries,
+        bound_user: Option<BoundUser<'_>>,
+        now: i64,
+    ) -> Result<Vec<Action>, Refusal> {
         let room = room(data, bound_user)?;
         let replay = resume::join_replay(data)?;
+        self.replays.take(usize::from(replay.is_some()), now)?;
         let named = ["room", resume::SINCE, resume::LATEST];
         let rest = data.iter().filter(|(key, _)| !named.contains(key)).collect();
         self.pending = Pending::Join(room.clone());
@@ -284,10 +292,11 @@ impl Session {
         self.pending = Pending::Closing;
         // CIM's SDKs stop reconnecting at 401 only. After a failure of the node they must reconnect.
         let (code, why) = match refusal.code.is_server_fault() {
+            true if refusal.retry.is_some() => (refusal.code, Disconnect::BUSY),
             true => (refusal.code, Disconnect::INTERNAL),
             false => (Code::UNAUTHORIZED, why),
         };
-        vec![reply("client_handshake", code, refusal.reason, Entries::new(), now), Action::Close(why)]
+        vec![deny("client_handshake", Refusal { code, ..refusal }, now), Action::Close(why)]
     }
 }
 
@@ -344,7 +353,11 @@ fn reply(key: &str, code: Code, message: String, data: Entries, now: i64) -> Act
 }
 
 fn deny(key: &str, refusal: Refusal, now: i64) -> Action {
-    reply(key, refusal.code, refusal.reason, Entries::new(), now)
+    let mut data = Entries::new();
+    if let Some(retry) = refusal.retry {
+        data.insert("retry", retry.as_millis().to_string());
+    }
+    reply(key, refusal.code, refusal.reason, data, now)
 }
 
 fn invalid(words: String) -> Refusal {

@@ -34,7 +34,7 @@ pub trait HistoryStore: Send + Sync {
 }
 
 /// Messages that a reader asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Range {
     /// Start of the range.
     pub start: Start,
@@ -45,7 +45,7 @@ pub struct Range {
 }
 
 /// Start of a range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Start {
     /// The oldest kept message, or with `reverse` the newest.
     End,

@@ -29,8 +29,8 @@ impl Hub {
     ///
     /// Call it before the connection receives the streams ([`Hub::bind`], [`Hub::join`]), and read the history after
     /// it. A withheld run counts as delivered. Buffers are bounded: `queue.bytes / 4` and 1 024 runs a connection,
-    /// 32 MiB a node. A connection is closed as a slow consumer 10 s after its last written page, or at the third
-    /// overflow.
+    /// 32 MiB a node. A connection is closed as a slow consumer 10 s after its last written page or extension, or at the
+    /// third overflow.
     pub async fn begin_replay(&self, connection: &Connection, streams: Vec<StreamName>) -> bool {
         ask(connection, |answer| ReplayStep::Begin(streams, answer)).await.is_some()
     }
@@ -43,6 +43,12 @@ impl Hub {
     pub async fn replay(&self, connection: &Connection, page: Bytes, frames: usize) -> bool {
         let load = Load::new(page.len(), frames);
         ask(connection, |written| ReplayStep::Page(ReplayPage { bytes: page, load, written })).await.is_some()
+    }
+
+    /// Extends the time of a replay whose caller waits for the node, not for the client. Returns false if the connection
+    /// is gone or no stream is under replay.
+    pub async fn extend_replay(&self, connection: &Connection) -> bool {
+        ask(connection, ReplayStep::Extend).await.is_some()
     }
 
     /// Ends the replay of a stream whose history was sent up to `top`. Withheld runs of the same epoch up to `top` are

@@ -111,7 +111,7 @@ impl fmt::Debug for Epoch {
 }
 
 /// Position of a message in a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Life of the stream.
     pub epoch: Epoch,

@@ -172,12 +172,12 @@ impl Binder {
         let Admission { uid, rooms, .. } = &admission;
         let is_bound = connection.binding().is_some_and(|binding| binding.uid == *uid);
         // Must precede the bind, so that no live message overtakes the replay.
-        let begun = self.resumer.begin_bind(connection, uid, rooms, request, is_bound).await;
+        let begun = self.resumer.begin_bind(connection, uid, rooms, request, is_bound).await?;
         if let Err(refusal) = self.enter(connection, admission, facts, hops).await {
             self.resumer.cancel(connection).await;
             return Err(refusal);
         }
-        self.resumer.read(connection, begun).await.map(Some)
+        Ok(Some(self.resumer.read(connection, begun).await))
     }
 
     /// Leaves the former user's rooms, then applies binding, device matrix, rooms and presence.

@@ -3,6 +3,7 @@
 //! The hub is real but runs no shard, so nothing is written to sockets. For several nodes with a shared bus, running
 //! shards and reading clients see [`shared`].
 
+pub(crate) mod lone;
 pub(crate) mod several;
 pub(crate) mod shared;
 

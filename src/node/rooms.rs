@@ -112,10 +112,10 @@ impl Rooms {
             return self.joined_before(connection, &room, Some(replay)).await;
         }
         // Must precede the join, so that no live message overtakes the replay.
-        let begun = self.resumer.begin_join(connection, &room, replay).await;
+        let begun = self.resumer.begin_join(connection, &room, replay).await?;
         match self.enter_room(connection, room, terms, 0).await {
             Ok(changed) => {
-                let resumed = Some(self.resumer.read(connection, begun).await?);
+                let resumed = Some(self.resumer.read(connection, begun).await);
                 Ok(RoomJoin { changed, resumed })
             }
             Err(refusal) => {

@@ -46,7 +46,8 @@ impl Purpose {
 impl Session {
     pub(super) fn opened(&mut self, claim: Option<Box<Claim>>, now: i64) -> Vec<Action> {
         let Some(mut claim) = claim.filter(|c| c.token.is_some()) else { return Vec::new() };
-        let resume = match Resume::read(&claim.data, resume::MAX_QUERY_BYTES) {
+        let resume = Resume::read(&claim.data, resume::MAX_QUERY_BYTES);
+        let resume = match resume.and_then(|resume| self.count_replays(resume.as_ref(), now).map(|()| resume)) {
             Ok(resume) => resume,
             // The client stays connected and may bind with a frame.
             Err(refusal) => return vec![deny("client_bind", refusal, now)],
@@ -61,10 +62,13 @@ impl Session {
         &mut self,
         data: &Entries,
         bound_user: Option<BoundUser<'_>>,
+        now: i64,
     ) -> Result<Vec<Action>, Refusal> {
         let facts = facts_of(data)?;
         let claim = claim_of(data, &facts);
-        let mut bind = BindData::new(facts, Resume::read(data, resume::MAX_BYTES)?);
+        let resume = Resume::read(data, resume::MAX_BYTES)?;
+        self.count_replays(resume.as_ref(), now)?;
+        let mut bind = BindData::new(facts, resume);
         let Some(bound_user) = bound_user else {
             self.pending = Pending::Auth(Box::new(Purpose::Bind(bind)));
             return Ok(vec![Action::Admit(claim)]);
@@ -76,6 +80,10 @@ impl Session {
         let facts = bind.take_facts();
         self.pending = Pending::Bind(Box::new((Purpose::Rebind(bind), bound_user.uid.clone(), bound_user.expires)));
         Ok(vec![Action::Rebind(facts)])
+    }
+
+    fn count_replays(&mut self, resume: Option<&Resume>, now: i64) -> Result<(), Refusal> {
+        self.replays.take(resume.map_or(0, |resume| resume.request.streams.len()), now)
     }
 
     pub(super) fn client_refresh(

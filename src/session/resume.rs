@@ -1,12 +1,15 @@
 //! Requests to resume: `resume` and `cid` of a bind, `since` and `latest` of a join.
 //!
 //! Reads texts only: the node finds the messages. Numbers may be JSON numbers or texts of digits, because JavaScript
-//! cannot represent every id.
+//! cannot represent every id. [`ReplayBudget`] bounds the number of replays.
+
+use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
 use super::{JoinReplay, invalid, optional, shortened};
 use crate::claim::{Refusal, ResumeRequest, ResumeStream};
+use crate::code::Code;
 use crate::id::{ConnectionId, MAX_SAFE_INTEGER, Room};
 use crate::message::{Entries, Epoch, Position};
 
@@ -25,6 +28,11 @@ pub(super) const MAX_BYTES: usize = 16 << 10;
 pub(super) const MAX_QUERY_BYTES: usize = 4 << 10;
 /// Most entries of a `resume`.
 const MAX_STREAMS: usize = 128;
+
+/// Most replays that a connection starts in [`WINDOW`].
+const MAX_REPLAYS: usize = 128;
+/// In milliseconds.
+const WINDOW: i64 = 10_000;
 
 const ENTRY: &str = "[stream] or [stream, epoch, offset, id]";
 const EPOCH: &str = "8 characters of [0-9a-z]";
@@ -85,6 +93,41 @@ impl Resume {
             return Err(invalid(format!("{path}: expected each stream once, got {stream} twice")));
         }
         self.request.streams.push((stream, position));
+        Ok(())
+    }
+}
+
+/// Bounds the replays of a connection. Takes one word while the connection starts none.
+#[derive(Debug, Default)]
+pub(super) struct ReplayBudget(Option<Box<Started>>);
+
+/// Requests of the last ten seconds.
+#[derive(Debug, Default)]
+struct Started(VecDeque<Request>);
+
+/// Replays of one request.
+#[derive(Debug)]
+struct Request {
+    /// Milliseconds since 1970.
+    at: i64,
+    replays: usize,
+}
+
+impl ReplayBudget {
+    /// Takes `replays`, or refuses them all.
+    pub(super) fn take(&mut self, replays: usize, now: i64) -> Result<(), Refusal> {
+        if replays == 0 {
+            return Ok(());
+        }
+        let Started(started) = &mut **self.0.get_or_insert_default();
+        // A clock that was set back does not lock the client out.
+        started.retain(|one| (0..WINDOW).contains(&(now - one.at)));
+        let count: usize = started.iter().map(|one| one.replays).sum();
+        if count + replays > MAX_REPLAYS {
+            let words = format!("{RESUME}: expected at most {MAX_REPLAYS} replays in 10 s, got {}", count + replays);
+            return Err(Refusal::new(Code::TOO_MANY, words));
+        }
+        started.push_back(Request { at: now, replays });
         Ok(())
     }
 }

@@ -68,8 +68,8 @@ names! {
     HISTORY_EVICTED: counter = "skylark_history_evicted_total",
     /// Messages appended to a stream, by `kind` (user, room, all). A message to a list of users counts for each user.
     HISTORY_APPENDS: counter = "skylark_history_appends_total",
-    /// Streams that clients asked to resume, by `result`: recovered, or the reason of the answer (trimmed, epoch, fork,
-    /// unavailable, off, already_bound, not_joined, unknown).
+    /// Streams that clients asked to resume, by `result`: recovered, the reason of the answer (trimmed, epoch, fork,
+    /// unavailable, off, already_bound, not_joined, unknown), or busy if the node refused the request.
     HISTORY_RESUMES: counter = "skylark_history_resumes_total",
     /// Messages replayed to clients.
     HISTORY_RESUME_MESSAGES: counter = "skylark_history_resume_messages_total",

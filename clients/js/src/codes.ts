@@ -21,6 +21,9 @@ export const TOO_SLOW_TO_SPEAK = 4005;
 /** The node cannot reach the other nodes of its cluster, which may consider its users offline. */
 export const CUT_OFF = 4006;
 
+/** Too many clients resume on the node at once. Data `retry` of the REPLY before has the time to wait. */
+export const BUSY = 4007;
+
 /** The client read too slowly: its queue was full, or a write or its replay of history took too long. */
 export const SLOW_CONSUMER = 4008;
 

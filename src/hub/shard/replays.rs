@@ -26,7 +26,7 @@ use crate::protocol::Form;
 use crate::telemetry::names;
 use buffer::{Piece, Replay, ReplayLimits, RunDecision, StreamEnd};
 
-/// Time without a written page after which a connection under replay is closed.
+/// Time without a written page or extension after which a connection under replay is closed.
 const MAX_AGE: Duration = Duration::from_secs(10);
 /// Maximum time for which a store may be ahead of the delivery.
 const FILTER: Duration = Duration::from_secs(30);
@@ -37,6 +37,8 @@ pub(in crate::hub) enum ReplayStep {
     Begin(Vec<StreamName>, oneshot::Sender<()>),
     /// Sends a page.
     Page(ReplayPage),
+    /// Extends the time of the replay.
+    Extend(oneshot::Sender<()>),
     /// Ends the replay of a stream at a position.
     End(StreamName, Position, oneshot::Sender<ReplayEnd>),
     /// Ends all replays.
@@ -144,6 +146,11 @@ impl Slots {
                 let is_added = self.replays.table.get_mut(&index).is_some_and(|replay| replay.add_page(page));
                 if is_added {
                     self.mark_dirty(index);
+                }
+            }
+            ReplayStep::Extend(answer) => {
+                if self.replays.table.get_mut(&index).is_some_and(|replay| replay.extend(now)) {
+                    let _ = answer.send(());
                 }
             }
             ReplayStep::End(name, top, answer) => {

@@ -246,13 +246,13 @@ pub(super) fn read_change(change: wire::Change) -> Result<(Change, u8), Unreadab
 }
 
 pub(super) fn refused(refused: &RefusedJoin) -> wire::Refused {
-    let Refusal { code, reason } = refused.refusal.clone();
+    let Refusal { code, reason, .. } = refused.refusal.clone();
     wire::Refused { cid: refused.cid.as_u64(), code: code.to_string(), reason }
 }
 
 pub(super) fn read_refused(refused: wire::Refused) -> Result<RefusedJoin, Unreadable> {
     let code = Code::parse(&refused.code).ok_or(Unreadable::Unknown("a code without three digits"))?;
-    let refusal = Refusal { code, reason: refused.reason };
+    let refusal = Refusal::new(code, refused.reason);
     Ok(RefusedJoin { cid: cid(refused.cid)?, refusal })
 }
 

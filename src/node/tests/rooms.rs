@@ -17,7 +17,7 @@ use crate::plugin::{Access, Account, Effect, Services};
 
 async fn ask(fake: &Fake, connection: &Connection, name: &str) -> Result<bool, (String, String)> {
     let joined = fake.node.request_join(connection, room(name), Entries::new(), None).await;
-    joined.map(|joined| joined.changed).map_err(|Refusal { code, reason }| (code.to_string(), reason))
+    joined.map(|joined| joined.changed).map_err(|Refusal { code, reason, .. }| (code.to_string(), reason))
 }
 
 fn refused(code: &str, reason: &str) -> Result<bool, (String, String)> {

@@ -269,6 +269,61 @@ fn bound_client_that_resumes_passes_its_request_to_the_node() {
     assert_eq!(reply.data.get("resume"), Some(expected));
 }
 
+#[test]
+fn connection_starts_at_most_128_replays_in_ten_seconds() {
+    let start = |session: &mut Client, now| {
+        let actions = session.on(sent("room_join", &[("room", "lobby"), ("since", "")]), now, &RULES);
+        if matches!(actions[..], [Action::Join(..)]) {
+            on(session, Input::Joined(Ok(join(true))));
+            return None;
+        }
+        Some(only_reply(actions))
+    };
+    let mut session = bound_as("1");
+    for number in 0..128 {
+        assert_eq!(start(&mut session, NOW + number), None, "replay {number}");
+    }
+    let refused = start(&mut session, NOW + 9_999).unwrap();
+    assert_eq!((refused.code.as_str(), refused.key.as_str()), ("429", "room_join"));
+    assert_eq!(refused.message, "resume: expected at most 128 replays in 10 s, got 129");
+    assert_eq!(on(&mut session, sent("room_join", &[("room", "lobby")])).len(), 1, "a join without a replay is free");
+    on(&mut session, Input::Joined(Ok(join(true))));
+    assert_eq!(start(&mut session, NOW + 10_000), None, "the first replay began ten seconds ago");
+    assert!(start(&mut session, NOW + 10_000).is_some());
+    assert_eq!(start(&mut session, NOW - 60_000), None, "a clock that was set back locks nobody out");
+}
+
+#[test]
+fn streams_of_a_bind_count_as_replays() {
+    let resume = serde_json::Value::from_iter((0..100).map(|room| json!([format!("r:{room}")]))).to_string();
+    let mut session = bound_as("1");
+    assert_eq!(on(&mut session, sent("client_bind", &[("resume", &resume)])).len(), 1);
+    on(&mut session, Input::Bound(Ok(place())));
+    let refused = only_reply(on(&mut session, sent("client_bind", &[("resume", &resume)])));
+    assert_eq!((refused.code.as_str(), refused.key.as_str()), ("429", "client_bind"));
+    assert_eq!(refused.message, "resume: expected at most 128 replays in 10 s, got 200");
+    assert!(!session.is_closing());
+}
+
+#[test]
+fn busy_node_tells_when_to_come_back_and_closes_an_unbound_client_only() {
+    let busy = || Refusal { retry: Some(Duration::from_millis(1_234)), ..Refusal::new(Code::UNAVAILABLE, "busy") };
+    let mut session = Client::new();
+    on(&mut session, sent("client_bind", &[("token", "t"), ("resume", "[]")]));
+    on(&mut session, Input::Admitted(Ok(admission("1"))));
+    let mut actions = on(&mut session, Input::Bound(Err(busy())));
+    assert_eq!(actions.pop(), Some(Action::Close(Disconnect::BUSY)));
+    let told = only_reply(actions);
+    assert_eq!((told.key.as_str(), told.code.as_str()), ("client_handshake", "503"));
+    assert_eq!(told.data, entries(&[("retry", "1234")]));
+
+    let mut session = bound_as("1");
+    on(&mut session, sent("room_join", &[("room", "lobby"), ("since", "")]));
+    let told = only_reply(on(&mut session, Input::Joined(Err(busy()))));
+    assert_eq!((told.key.as_str(), told.code.as_str()), ("room_join", "503"));
+    assert_eq!(told.data, entries(&[("retry", "1234")]));
+}
+
 fn any_stream() -> impl Strategy<Value = ResumeStream> {
     prop_oneof![
         Just(ResumeStream::Own),

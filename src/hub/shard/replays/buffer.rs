@@ -30,7 +30,7 @@ const MAX_NODE_BYTES: usize = 32 * 1024 * 1024;
 pub(super) struct ReplayLimits {
     /// Maximum of withheld bytes. An empty buffer accepts any single run.
     pub(super) bytes: usize,
-    /// Maximum time without a written page.
+    /// Maximum time without a written page or extension.
     pub(super) age: Tick,
     /// Maximum time of a filter.
     pub(super) filter: Tick,
@@ -65,8 +65,8 @@ pub(super) struct Replay {
     node: Arc<WithheldBytes>,
     /// Number of times that the runs exceeded a limit of the connection.
     overflows: u8,
-    /// Tick at which the last page was written. 0 = none yet.
-    page_written: Tick,
+    /// Tick of the last written page or extension. 0 = none yet.
+    progressed: Tick,
     pages: VecDeque<ReplayPage>,
     /// Answer to the caller whose page is in the queue.
     writing: Option<oneshot::Sender<()>>,
@@ -148,7 +148,7 @@ impl Replay {
             bytes: 0,
             node,
             overflows: 0,
-            page_written: 0,
+            progressed: 0,
             pages: VecDeque::new(),
             writing: None,
             is_counted: false,
@@ -294,7 +294,7 @@ impl Replay {
     /// Answers the caller of the page in the queue, which is empty now. Returns the next page, with its load reserved.
     pub(super) fn next_page(&mut self, connection: &Connection, now: Tick) -> Option<(Bytes, Load)> {
         if let Some(written) = self.writing.take() {
-            self.page_written = now;
+            self.progressed = now;
             // The caller may have stopped waiting.
             let _ = written.send(());
         }
@@ -308,15 +308,21 @@ impl Replay {
         Some((bytes, load))
     }
 
+    /// Begins the time of the replay anew. Returns false if no stream is withheld.
+    pub(super) fn extend(&mut self, now: Tick) -> bool {
+        self.progressed = now;
+        self.is_withholding()
+    }
+
     /// Removes filters whose time is over.
     pub(super) fn expire(&mut self, now: Tick) {
         self.streams.retain(|stream| !matches!(stream.stage, Stage::Filtering { until, .. } if now >= until));
     }
 
-    /// True if a stream is withheld for more than `age` without a written page.
+    /// True if a stream is withheld for more than `age` without a written page or extension.
     pub(super) fn is_overdue(&self, now: Tick, age: Tick) -> bool {
         self.streams.iter().any(|stream| match stream.stage {
-            Stage::Withholding { since, .. } => now > since.max(self.page_written).saturating_add(age),
+            Stage::Withholding { since, .. } => now > since.max(self.progressed).saturating_add(age),
             Stage::Filtering { .. } => false,
         })
     }
