@@ -218,7 +218,11 @@ async fn receive(
                     return Ok(());
                 }
             }
-            Frame::Reply(reply) => notes = positions.hear(reply.get()),
+            Frame::Reply(reply) => {
+                notes = positions.hear(reply.get());
+                // A client that is killed after the answer to its bind can resume.
+                positions.save()?;
+            }
             Frame::Ping => {}
         }
     }

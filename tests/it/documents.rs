@@ -29,10 +29,14 @@ const PLAYED: [&str; 8] = [
 /// The addresses of `config/skylark-dev.yaml`, in the order of its listeners.
 const DEV: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:34567", "127.0.0.1:23456"];
 
-/// `cargo run --release -- …` and `skylark …` run the built binary, and the output of `curl` ends with a newline. The
-/// command that runs the tests only has to exist.
+/// `cargo run --release -- …` and `skylark …` run the built binary, and the output of `curl` ends with a newline. In the
+/// background `$!` is the binary, as with Cargo. The command that runs the tests only has to exist.
 const PRELUDE: &str = r#"set -e
-cargo() { [ "$1 $2 $3" = "run --release --" ] || return 9; shift 3; "$BUILT" "$@"; }
+cargo() {
+  [ "$1 $2 $3" = "run --release --" ] || return 9
+  shift 3
+  if [ $BASHPID = $$ ]; then "$BUILT" "$@"; else exec "$BUILT" "$@"; fi
+}
 skylark() { "$BUILT" "$@"; }
 curl() { command curl "$@" && echo; }
 tests/run() { test -x "$ROOT/tests/run"; }
@@ -111,7 +115,7 @@ fn free() -> Vec<SocketAddr> {
 
 #[test]
 fn the_readme_is_true() {
-    Play { open_ended: &["1", "2"], ..Play::of("README.md").with_ports() }.run();
+    Play { open_ended: &["1", "2", "5"], ..Play::of("README.md").with_ports() }.run();
 }
 
 #[test]
