@@ -4,6 +4,8 @@
 //! a connection removes its entry, and the drop of an entry answers its callers.
 
 mod buffer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
