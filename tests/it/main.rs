@@ -14,6 +14,7 @@ mod clients;
 mod cluster;
 mod documents;
 mod drills;
+mod fuzz;
 mod harness;
 mod intake;
 mod node;
