@@ -1,5 +1,6 @@
 //! Connections of clients: handshakes, binds, heartbeats, devices, rooms, delivery, and limits.
 
+mod bad_resumes;
 mod connect;
 mod delivery;
 mod devices;

@@ -13,7 +13,7 @@ use crate::support::wire::Form;
 const ROOMS: &str = "clients:\n  publish: true\n  open_rooms: ['*']";
 
 /// Connects `uid` with `resume` and returns the bind reply.
-async fn connect(gateway: &Gateway, claims: Claims, form: Form, resume: &Value) -> (Client, Value) {
+pub(super) async fn connect(gateway: &Gateway, claims: Claims, form: Form, resume: &Value) -> (Client, Value) {
     let (token, resume) = (claims.mint(), resume.to_string());
     if form.is_cim() {
         let mut client = gateway.dial_cim(form).await;
@@ -33,27 +33,27 @@ async fn connect(gateway: &Gateway, claims: Claims, form: Form, resume: &Value) 
 }
 
 /// The elements of the answer in a REPLY.
-fn resumed(reply: &Value) -> Vec<Value> {
+pub(super) fn resumed(reply: &Value) -> Vec<Value> {
     assert_eq!(reply["code"], "200", "{reply}");
     let text = reply["data"]["resume"].as_str().unwrap_or_else(|| panic!("no resume in {reply}"));
     serde_json::from_str(text).unwrap()
 }
 
 /// Position of a message in its stream, as an element of `resume`.
-fn position(stream: &str, message: &Value) -> Value {
+pub(super) fn position(stream: &str, message: &Value) -> Value {
     json!([stream, message["epoch"], message["offset"], message["id"]])
 }
 
 /// Position in an element of the answer, as an element of `resume`.
-fn told(element: &Value) -> Value {
+pub(super) fn told(element: &Value) -> Value {
     json!([element[0], element[2], element[3], element[4]])
 }
 
-async fn push(gateway: &Gateway, uid: &str, action: &str) {
+pub(super) async fn push(gateway: &Gateway, uid: &str, action: &str) {
     gateway.post("/send", json!({"receiver": uid, "action": action})).await.data();
 }
 
-async fn actions(client: &mut Client, count: usize) -> Vec<String> {
+pub(super) async fn actions(client: &mut Client, count: usize) -> Vec<String> {
     let mut actions = Vec::new();
     for _ in 0..count {
         actions.push(client.message().await["action"].as_str().unwrap().to_owned());
