@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::cells::plugins::{calls, filters, guests, live};
 use crate::cells::{
-    allocations, cluster, connect, dialects, fan_out, idle, latency, linearity, rooms, skip, slow, tls, unicast,
+    allocations, cluster, connect, dialects, fan_out, history, idle, latency, linearity, rooms, skip, slow, tls,
+    unicast,
 };
 use crate::load::drive::Timing;
 use crate::load::generator::{Dial, Generator};
@@ -65,6 +66,8 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
         Box::new(allocations::Allocations),
         Box::new(cluster::Cluster),
         Box::new(skip::Skip),
+        Box::new(history::History),
+        Box::new(history::resume::Resume),
     ]
 }
 

@@ -5,6 +5,7 @@ pub(super) mod cluster;
 pub(super) mod connect;
 pub(super) mod dialects;
 pub(super) mod fan_out;
+pub(super) mod history;
 pub(super) mod idle;
 pub(super) mod latency;
 pub(super) mod linearity;

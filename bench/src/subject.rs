@@ -225,11 +225,12 @@ impl Workspace {
         let config = self.dir.join(format!("skylark-{number}.yaml"));
         let text = format!(
             "node:\n  id: n{number}\n  number: {number}\n  state: {}\nlisteners:\n{}limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
-             plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\nhistory:\n  kind: off\n{}{sections}",
+             plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n{}{}{sections}",
             self.dir.join(format!("state-{number}")).display(),
             self.listeners(node)?,
             dir.display(),
             cache.display(),
+            if node.config.contains("history:") { "" } else { "history:\n  kind: off\n" },
             node.config
         );
         fs::write(&config, text)?;

@@ -8,6 +8,7 @@ mod kafka;
 mod moving;
 mod nodes;
 mod partition;
+mod resume;
 mod storm;
 mod throttled;
 

@@ -17,7 +17,7 @@ use crate::support::ledger::drill::pick;
 use crate::support::wire::Form;
 
 /// Longest time of a push to a client that stayed connected.
-const STARVED: Duration = Duration::from_secs(2);
+pub(super) const STARVED: Duration = Duration::from_secs(2);
 
 /// Half of the crowd is on each node; the first node's half arrives at the second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,11 +49,11 @@ async fn a_storm_of_reconnects_settles_and_starves_nobody() {
 }
 
 /// The times of pushes to one user.
-struct Latency {
+pub(super) struct Latency {
     pushes: usize,
     median: Duration,
     p99: Duration,
-    worst: Duration,
+    pub(super) worst: Duration,
 }
 
 impl Latency {
@@ -72,18 +72,18 @@ impl std::fmt::Display for Latency {
 }
 
 /// Pushes to a client of one node, one at a time.
-struct Probe {
+pub(super) struct Probe {
     client: Client,
     http: Http,
 }
 
 impl Probe {
-    async fn at(node: &Gateway) -> Self {
+    pub(super) async fn at(node: &Gateway) -> Self {
         Self { client: node.connect("live", Form::YunquePb).await, http: node.http().await }
     }
 
     /// Pushes at least once.
-    async fn push_while(&mut self, goes_on: impl Fn(usize) -> bool) -> Latency {
+    pub(super) async fn push_while(&mut self, goes_on: impl Fn(usize) -> bool) -> Latency {
         let mut each = Vec::new();
         while each.is_empty() || goes_on(each.len()) {
             let begun = Instant::now();
