@@ -71,7 +71,7 @@ section! {
         pub history: History,
         /// Topics from which back ends publish, besides the push API.
         pub intakes: Vec<Intake> = Vec::new(),
-        /// Distribution of clients over the nodes.
+        /// Several nodes on one bus.
         pub cluster: Cluster,
         /// Logs.
         pub log: Log,
