@@ -30,6 +30,7 @@ pub mod session;
 pub mod allocator;
 pub mod backoff;
 pub mod clock;
+pub mod owners;
 pub mod telemetry;
 pub mod trust;
 pub mod vital;

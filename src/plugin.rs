@@ -17,7 +17,6 @@ mod imports;
 pub mod kv;
 mod loader;
 mod options;
-mod owners;
 pub mod time;
 
 #[cfg(test)]

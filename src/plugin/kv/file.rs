@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use super::memory::{MemoryStore, StoredKey};
 use super::{Commit, Found, KvError, Share, Store};
-use crate::plugin::owners;
+use crate::owners;
 use crate::plugin::time::Time;
 use crate::vital::Vitals;
 

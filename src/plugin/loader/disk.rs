@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::plugin::owners;
+use crate::owners;
 
 /// Largest component, bytes: a Python guest takes 18 MB.
 const MAX_WASM_BYTES: u64 = 64 << 20;

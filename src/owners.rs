@@ -17,7 +17,7 @@ const WRITE_BY_OTHERS: u32 = 0o022;
 ///
 /// # Errors
 /// Expected and actual owner and mode, and the command that corrects them.
-pub(super) fn check(file: &impl AsFd, meta: &Metadata) -> Result<(), String> {
+pub fn check(file: &impl AsFd, meta: &Metadata) -> Result<(), String> {
     let is_read_only = || fstatvfs(file).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY));
     let own = rustix::process::geteuid().as_raw();
     judge(own, meta.uid(), meta.mode()).or_else(|fault| {
