@@ -282,6 +282,7 @@ impl App {
 
         upkeep.spawn(vitals.run("metrics", telemetry.upkeep()));
         upkeep.spawn(vitals.run("lease", Arc::clone(&node).run_cluster()));
+        upkeep.spawn(vitals.run("history", engine.history_upkeep()));
         upkeep.spawn(vitals.run("plugin rules", reload::apply_plugin_rules(host, live.clone())));
         let loaded = Arc::new(loaded);
         Ok(Self {

@@ -32,7 +32,7 @@ use crate::id::{MAX_NODE_NUMBER, NodeId};
 pub use bus::{Bus, BusKind, KafkaConfig, RedisConfig};
 pub use changes::Changes;
 pub use credential::Credential;
-pub use history::{History, HistoryKind, HistoryRule, Keep, RuleBounds, StreamBounds};
+pub use history::{Fsync, History, HistoryKind, HistoryRule, Journal, Keep, OnFailure, RuleBounds, StreamBounds};
 pub use intakes::{Intake, IntakeKind, intake_names};
 pub use keys::{Key, keys, reference};
 pub use listener::{DevicePolicy, Listener, Service, TlsFiles};

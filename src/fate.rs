@@ -29,6 +29,9 @@ pub enum Fate {
     Accepted {
         /// Positions in the target's streams: one for each user of a list, none if the message is not kept.
         positions: Vec<Position>,
+        /// True if the message was to be kept but the history failed, and it was delivered all the same
+        /// (`history.on_failure: deliver`).
+        is_unkept: bool,
         /// Delivery counts, if the broker knows them at once or was asked to wait for them
         /// ([`crate::message::Envelope::receipts`]).
         receipt: Option<Receipt>,
@@ -80,6 +83,18 @@ pub struct Unjudged {
 }
 
 impl Fate {
+    /// An accepted message of which nothing else is known.
+    #[must_use]
+    pub const fn accepted() -> Self {
+        Self::Accepted {
+            positions: Vec::new(),
+            is_unkept: false,
+            receipt: None,
+            nodes: None,
+            unknown_nodes: Vec::new(),
+        }
+    }
+
     /// Code for the publisher. A dropped message counts as success.
     #[must_use]
     pub const fn code(&self) -> Code {
@@ -96,6 +111,14 @@ impl Fate {
     pub fn add_position(&mut self, position: Position) {
         if let Self::Accepted { positions, .. } = self {
             positions.push(position);
+        }
+    }
+
+    /// Notes that a copy of an accepted message was delivered without being kept. No position is told then.
+    pub fn set_unkept(&mut self) {
+        if let Self::Accepted { positions, is_unkept, .. } = self {
+            positions.clear();
+            *is_unkept = true;
         }
     }
 
@@ -147,7 +170,7 @@ mod tests {
 
     #[test]
     fn each_fate_has_its_code_and_its_words() {
-        let accepted = Fate::Accepted { positions: Vec::new(), receipt: None, nodes: None, unknown_nodes: Vec::new() };
+        let accepted = Fate::accepted();
         let refusal = Refusal::new(Code::new(451), "not here");
         let unjudged = Unjudged { plugin: "guard".into(), reason: "used up its CPU time".into(), is_general: false };
         let too_large = TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::broker::history::HistoryStore;
+use crate::broker::history::journal::{self, JournalError};
 use crate::broker::history::memory::MemoryHistory;
 use crate::broker::ids::IdStore;
 use crate::broker::kafka::check::{check as check_kafka, check_topic};
@@ -37,6 +38,8 @@ pub struct Engine {
     pub ids: Option<Arc<dyn IdStore>>,
     /// Kept messages, unless `history` is off.
     pub history: Option<Arc<dyn HistoryStore>>,
+    /// The same, if this process keeps them.
+    memory: Option<Arc<MemoryHistory>>,
     servers: Servers,
     logins: Mutex<Vec<Login>>,
 }
@@ -63,20 +66,23 @@ pub enum EngineError {
     /// The Kafka client rejects a property.
     #[error("kafka: {}", .0.why)]
     Kafka(#[from] Unavailable),
+    /// The folder of the history's journal is unusable.
+    #[error("history.journal: {0}")]
+    Journal(#[from] JournalError),
 }
 
 impl Engine {
     /// Starts the engine of `config`. Messages for this node go to `receiver`. Tasks are registered in `vitals`.
     ///
     /// # Errors
-    /// [`EngineError`] if the address or the properties are invalid.
+    /// [`EngineError`] if the address or the properties are invalid, or the journal of the history cannot be opened.
     pub fn start(config: &Config, receiver: Arc<dyn Deliver>, vitals: &Vitals) -> Result<Self, EngineError> {
         let (servers, mut logins) = (Servers::default(), Vec::new());
         let is_on = config.history.is_on(&config.bus.kind);
-        let history = is_on.then(|| Arc::new(MemoryHistory::new(config.history.clone())));
+        let memory = is_on.then(|| MemoryHistory::open(config.history.clone(), vitals)).transpose()?;
         let (broker, roster, store, ids): Parts = match config.bus.kind {
             BusKind::Memory => {
-                let bus = MemoryBroker::new(config.node.id.clone(), receiver, history.clone());
+                let bus = MemoryBroker::new(config.node.id.clone(), receiver, memory.clone());
                 (Arc::new(bus), Arc::new(MemoryRoster::default()), None, None)
             }
             BusKind::Redis => {
@@ -91,8 +97,19 @@ impl Engine {
                 (bus, Arc::clone(&roster) as _, None, Some(roster))
             }
         };
-        let history = history.map(|history| history as Arc<dyn HistoryStore>);
-        Ok(Self { broker, roster, store, ids, history, servers, logins: Mutex::new(logins) })
+        let history = memory.clone().map(|memory| memory as Arc<dyn HistoryStore>);
+        Ok(Self { broker, roster, store, ids, history, memory, servers, logins: Mutex::new(logins) })
+    }
+
+    /// Keeps the history within its bounds; never ends.
+    pub fn history_upkeep(&self) -> impl Future<Output = ()> + use<> {
+        let memory = self.memory.clone();
+        async move {
+            match memory {
+                Some(memory) => memory.upkeep().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Creates the sources of the intakes of `config`. Must run within the runtime: each lease spawns a task,
@@ -160,6 +177,14 @@ impl Engine {
         };
         Ok(IntakeSource { name, source })
     }
+}
+
+/// The fault that would keep a node from its journal of the history, if any.
+#[must_use]
+pub fn journal_fault(config: &Config) -> Option<String> {
+    let dir = &config.history.journal.dir;
+    let is_used = config.history.is_on(&config.bus.kind) && !dir.as_os_str().is_empty();
+    is_used.then(|| journal::check(dir).err())?.map(|error| format!("history.journal.dir: {error}"))
 }
 
 /// Connects to the engine of `bus` and returns the faults that would keep a node from using it, one sentence each.

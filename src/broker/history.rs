@@ -3,6 +3,7 @@
 //! An engine keeps streams together with its messages: [`Broker::publish`](super::Broker::publish) appends each kept
 //! envelope as one step with the publish. This trait reads what was appended. Independent of connections and frames.
 
+pub mod journal;
 pub mod memory;
 
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! Broker and roster of a single node: loops each batch back at once. With a history it appends kept messages first.
 
 mod kept;
+#[cfg(test)]
+mod tests;
 
 use std::future::ready;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use parking_lot::Mutex;
 use super::history::memory::MemoryHistory;
 use super::roster::{ExpiredMember, LeaseError, Member, Roster};
 use super::{Address, Batch, Broker, Deliver, Fate, Subscription, Unavailable};
+use crate::config::OnFailure;
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt};
 use kept::{KeptPublisher, is_kept};
@@ -24,14 +27,16 @@ pub struct MemoryBroker {
     node: NodeId,
     receiver: Arc<dyn Deliver>,
     kept: Option<Arc<KeptPublisher>>,
+    history: Option<Arc<MemoryHistory>>,
 }
 
 impl MemoryBroker {
     /// Creates the broker of `node`, which delivers to `receiver` and appends kept messages to `history`.
     #[must_use]
     pub fn new(node: NodeId, receiver: Arc<dyn Deliver>, history: Option<Arc<MemoryHistory>>) -> Self {
-        let kept = history.map(|history| Arc::new(KeptPublisher::new(node.clone(), Arc::clone(&receiver), history)));
-        Self { node, receiver, kept }
+        let publisher = |history| KeptPublisher::new(node.clone(), Arc::clone(&receiver), history);
+        let kept = history.clone().map(|history| Arc::new(publisher(history)));
+        Self { node, receiver, kept, history }
     }
 
     async fn loop_back(&self, batch: Batch) -> Vec<Fate> {
@@ -60,7 +65,8 @@ fn is_for(node: &NodeId, envelope: &Envelope) -> bool {
 fn accepted(node: &NodeId, envelope: &Envelope, receipt: Option<Receipt>) -> Fate {
     let unknown_nodes = envelope.nodes.iter().filter(|n| *n != node).cloned().collect();
     let nodes = Some(u32::from(receipt.is_some()));
-    Fate::Accepted { positions: Vec::new(), receipt: Some(receipt.unwrap_or_default()), nodes, unknown_nodes }
+    let receipt = Some(receipt.unwrap_or_default());
+    Fate::Accepted { positions: Vec::new(), is_unkept: false, receipt, nodes, unknown_nodes }
 }
 
 impl Broker for MemoryBroker {
@@ -90,11 +96,19 @@ impl Broker for MemoryBroker {
     fn unsubscribe(&self, _: &Subscription) {}
 
     fn faults(&self) -> Vec<String> {
-        Vec::new()
+        // A node that delivers all the same should get traffic.
+        let refuses = |history: &&Arc<MemoryHistory>| history.on_failure() == OnFailure::Refuse;
+        let fault = self.history.as_ref().filter(refuses).and_then(|history| history.fault());
+        fault.map(|why| format!("the journal of the history cannot be written: {why}")).into_iter().collect()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        ready(()).boxed()
+        async move {
+            if let Some(history) = &self.history {
+                history.close().await;
+            }
+        }
+        .boxed()
     }
 }
 

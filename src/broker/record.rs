@@ -8,7 +8,7 @@
 //! only its first byte is read. Independent of engines and connections.
 
 mod envelope;
-mod reader;
+pub(in crate::broker) mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +23,7 @@ use envelope::{put_target, read_envelope, read_target};
 use reader::{Reader, put_number, put_text};
 
 pub use envelope::put_envelope;
+pub(in crate::broker) use envelope::{put_message, put_names, read_cid, read_message, read_names};
 
 /// Version that is written, and the only version that is read.
 pub const VERSION: u8 = 1;

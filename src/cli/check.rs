@@ -25,6 +25,11 @@ impl Check {
         {
             faults.extend(tls_faults(&config.listeners));
         }
+        if let Some(config) =
+            examined.config.as_ref().filter(|_| !examined.faults.iter().any(|f| f.path.starts_with("history")))
+        {
+            faults.extend(engine::journal_fault(config));
+        }
         let config_faults = faults.len();
         let mut warnings = examined.config.as_ref().map(Config::warnings).unwrap_or_default();
         warnings.extend(exposed_files(&examined.guarded_files));

@@ -1,5 +1,6 @@
 //! `history`: bounds of the streams of kept messages, and exceptions by action and room.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::bus::BusKind;
@@ -33,7 +34,44 @@ section! {
         /// Bytes of all streams of the node. Above it, streams that got no message for the longest time are forgotten.
         /// Default: 256MiB, or an eighth of the memory limit if that is less.
         pub bytes: usize [Bytes(1 << 20, 1 << 40)] = 256 << 20 => "256MiB, or an eighth of the memory limit if that is less",
+        /// Effect on a kept message while the journal cannot be written: `refuse` (the publisher gets 503), or `deliver`
+        /// (clients get it live, and no client gets it later).
+        pub on_failure: OnFailure = OnFailure::Refuse,
+        /// Journal of the streams in memory: a restart of the node loses nothing.
+        pub journal: Journal,
     }
+}
+
+section! {
+    /// Journal of the streams in memory.
+    pub struct Journal {
+        /// Folder of the journal, which must exist and belongs to this node alone; empty = no journal.
+        pub dir: PathBuf = PathBuf::new(),
+        /// Time from a message to its place on the disk: a duration, `always` (before the publisher is answered) or `os`
+        /// (the operating system decides). It counts when the machine fails; a killed process loses nothing.
+        pub fsync: Fsync = Fsync::Every(Duration::from_millis(100)),
+    }
+}
+
+keywords! {
+    /// Effects of a failing journal on kept messages.
+    pub enum OnFailure {
+        /// The publisher gets 503.
+        Refuse = "refuse",
+        /// Clients get the message live, and no client gets it later.
+        Deliver = "deliver",
+    }
+}
+
+/// Time from a message to its place on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before the publisher is answered.
+    Always,
+    /// At most this long after the write.
+    Every(Duration),
+    /// The operating system decides.
+    Os,
 }
 
 keywords! {

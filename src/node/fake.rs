@@ -256,6 +256,7 @@ impl Broker for Scripted {
             true => Fate::Unavailable,
             false => Fate::Accepted {
                 positions: Vec::new(),
+                is_unkept: false,
                 receipt: Some(receipt(&envelope.target)),
                 nodes: Some(1),
                 unknown_nodes: envelope.nodes.iter().filter(|n| n.as_str() != "here").cloned().collect::<Vec<NodeId>>(),

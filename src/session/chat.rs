@@ -95,7 +95,8 @@ mod tests {
     fn reply_to_kept_message_has_its_position() {
         let position = |offset| Position { epoch: Epoch::parse("k3v9x0ab").unwrap(), offset, id: 9 };
         let told = |positions| {
-            let fate = Fate::Accepted { positions, receipt: None, nodes: None, unknown_nodes: Vec::new() };
+            let fate =
+                Fate::Accepted { positions, is_unkept: false, receipt: None, nodes: None, unknown_nodes: Vec::new() };
             match answer(Published { id: 9, replaced_by: Vec::new(), fate }, 0) {
                 Action::Reply(reply) => reply.data,
                 other => panic!("{other:?}"),

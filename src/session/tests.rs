@@ -124,7 +124,10 @@ fn dropped(id: i64) -> Published {
 }
 
 fn accepted(id: i64, receipt: Option<Receipt>) -> Published {
-    ended(id, Fate::Accepted { positions: Vec::new(), receipt, nodes: None, unknown_nodes: Vec::new() })
+    ended(
+        id,
+        Fate::Accepted { positions: Vec::new(), is_unkept: false, receipt, nodes: None, unknown_nodes: Vec::new() },
+    )
 }
 
 fn join(changed: bool) -> JoinOutcome {

@@ -68,6 +68,14 @@ names! {
     HISTORY_EVICTED: counter = "skylark_history_evicted_total",
     /// Messages appended to a stream, by `kind` (user, room, all). A message to a list of users counts for each user.
     HISTORY_APPENDS: counter = "skylark_history_appends_total",
+    /// Kept messages that the failing history could not keep, by `end` (refused, delivered).
+    HISTORY_UNKEPT: counter = "skylark_history_unkept_total",
+    /// Time of a sync of the journal to its disk.
+    HISTORY_JOURNAL_SYNC: histogram = "skylark_history_journal_sync_seconds",
+    /// Failed writes and syncs of the journal.
+    HISTORY_JOURNAL_FAILURES: counter = "skylark_history_journal_failures_total",
+    /// Bytes of the journal on its disk.
+    HISTORY_JOURNAL_BYTES: gauge = "skylark_history_journal_bytes",
     /// Streams that clients asked to resume, by `result`: recovered, the reason of the answer (trimmed, epoch, fork,
     /// unavailable, off, already_bound, not_joined, unknown), or busy if the node refused the request.
     HISTORY_RESUMES: counter = "skylark_history_resumes_total",

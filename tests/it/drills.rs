@@ -4,6 +4,7 @@
 mod channel;
 mod engine;
 mod giants;
+mod journal;
 mod kafka;
 mod moving;
 mod nodes;

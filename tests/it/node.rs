@@ -3,6 +3,7 @@
 mod commands;
 mod descriptors;
 mod ids;
+mod journal;
 mod life;
 mod owners;
 mod reconfigure;

@@ -273,7 +273,8 @@ impl Shared {
             SendResult::Failed => return Fate::Unavailable,
         };
         let unknown_nodes = self.live_nodes.unknown_of(&envelope.nodes);
-        let mut fate = Fate::Accepted { positions: Vec::new(), receipt: None, nodes: None, unknown_nodes };
+        let mut fate =
+            Fate::Accepted { positions: Vec::new(), is_unkept: false, receipt: None, nodes: None, unknown_nodes };
         for part in parts {
             match part.result(deadline).await {
                 Ok(()) => {}

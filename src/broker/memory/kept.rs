@@ -1,7 +1,8 @@
 //! Publishing with a history: appends each kept envelope to its stream, then delivers in the order of the offsets.
 //!
 //! One publisher at a time delivers the messages of a stream. Envelopes that others append meanwhile wait, and are
-//! delivered together afterwards. No lock is held over a delivery.
+//! delivered together afterwards. No lock is held over a delivery. With a journal, a message is delivered after its
+//! record is written.
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -14,8 +15,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::{accepted, is_for};
-use crate::broker::history::memory::{MemoryHistory, Turn, Waiting};
+use crate::broker::history::memory::{HandedOver, MemoryHistory, Turn, Waiting};
 use crate::broker::{Batch, Deliver, Fate};
+use crate::config::OnFailure;
 use crate::id::NodeId;
 use crate::message::{Envelope, Position, Receipt, Retention, StreamName, Target};
 
@@ -49,30 +51,86 @@ impl KeptPublisher {
         let mut others = Vec::new();
         for (at, envelope) in batch.iter().enumerate().filter(|(_, envelope)| is_for(&self.node, envelope)) {
             if !is_kept(envelope) {
-                round.add(at, envelope.clone(), None);
+                round.add(at, envelope.clone(), None, 0);
                 continue;
             }
             for (name, copy) in copies(envelope) {
-                let appended = self.history.append(&name, &copy, owner);
+                let Ok(appended) = self.history.append(&name, &copy, owner) else {
+                    self.miss(&mut round, at, &name, copy);
+                    continue;
+                };
                 fates[at].add_position(appended.position);
                 match appended.turn {
                     Turn::Own => {
                         round.held.insert(name);
-                        round.add(at, copy, Some(appended.position));
+                        round.add(at, copy, Some(appended.position), appended.ticket);
                     }
                     Turn::Other(receipt) => others.push((at, receipt)),
                 }
             }
         }
+        self.confirm(&mut round).await;
         let receipts = self.receiver.deliver(round.envelopes.into(), round.positions).await;
         for (at, receipt) in round.of.into_iter().zip(receipts) {
             fates[at].add_receipt(receipt);
         }
         self.pass_on(round.held);
-        for (at, receipt) in others {
-            fates[at].add_receipt(receipt.await.unwrap_or_default());
+        for (at, handed) in others {
+            match handed.await {
+                Ok(HandedOver::Delivered(receipt)) => fates[at].add_receipt(receipt),
+                Ok(HandedOver::Unkept(receipt)) => {
+                    fates[at].add_receipt(receipt);
+                    round.unkept.push(at);
+                }
+                Ok(HandedOver::Refused) => round.refused.push(at),
+                // The other publisher's task ended with the node.
+                Err(_) => {}
+            }
         }
+        round.unkept.into_iter().for_each(|at| fates[at].set_unkept());
+        round.refused.into_iter().for_each(|at| fates[at] = Fate::Unavailable);
         fates
+    }
+
+    /// The journal did not take a copy: refuses it, or delivers it without a position.
+    fn miss(&self, round: &mut Round, at: usize, name: &StreamName, copy: Envelope) {
+        match self.history.on_failure() {
+            OnFailure::Refuse => {
+                self.history.count_refused();
+                round.refused.push(at);
+            }
+            OnFailure::Deliver => {
+                self.history.pass_over(name);
+                round.unkept.push(at);
+                round.add(at, copy, None, 0);
+            }
+        }
+    }
+
+    /// Waits until the journal has the copies of the round. Those that it lost are treated like those that it did not
+    /// take.
+    async fn confirm(&self, round: &mut Round) {
+        if round.last_ticket == 0 || self.history.written(round.last_ticket).await && !self.has_lost(round).await {
+            return;
+        }
+        let all = std::mem::take(round);
+        (round.held, round.refused, round.unkept) = (all.held, all.refused, all.unkept);
+        let copies = all.envelopes.into_iter().zip(all.positions).zip(all.of).zip(all.tickets);
+        for (((copy, position), at), ticket) in copies {
+            match StreamName::of(&copy.target).filter(|_| position.is_some()) {
+                Some(name) if !self.history.written(ticket).await => self.miss(round, at, &name, copy),
+                _ => round.add(at, copy, position, ticket),
+            }
+        }
+    }
+
+    async fn has_lost(&self, round: &Round) -> bool {
+        for ticket in &round.tickets {
+            if !self.history.written(*ticket).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Ends the turns in these streams. A task takes over those with waiting envelopes, so that this publisher does not
@@ -90,13 +148,24 @@ impl KeptPublisher {
     async fn serve(self: Arc<Self>, name: StreamName, mut waiting: Vec<Waiting>) {
         while !waiting.is_empty() {
             let (mut envelopes, mut positions, mut replies) = (Vec::new(), Vec::new(), Vec::new());
-            for Waiting { envelope, position, reply } in waiting {
+            for Waiting { envelope, position, ticket, reply } in waiting {
+                let is_kept = self.history.written(ticket).await;
+                if !is_kept && self.history.on_failure() == OnFailure::Refuse {
+                    self.history.count_refused();
+                    tell(reply, HandedOver::Refused);
+                    continue;
+                }
+                if !is_kept {
+                    self.history.pass_over(&name);
+                }
                 envelopes.push(envelope);
-                positions.push(Some(position));
-                replies.push(reply);
+                positions.push(is_kept.then_some(position));
+                replies.push((reply, is_kept));
             }
             let receipts = self.receiver.deliver(envelopes.into(), positions).await;
-            replies.into_iter().zip(receipts).for_each(|(reply, receipt)| tell(reply, receipt));
+            for ((reply, is_kept), receipt) in replies.into_iter().zip(receipts) {
+                tell(reply, if is_kept { HandedOver::Delivered(receipt) } else { HandedOver::Unkept(receipt) });
+            }
             waiting = self.history.next(&name);
         }
     }
@@ -109,15 +178,23 @@ struct Round {
     positions: Vec<Option<Position>>,
     /// Index in the batch of each envelope.
     of: Vec<usize>,
+    /// Ticket in the journal of each envelope; 0 = none.
+    tickets: Vec<u64>,
+    last_ticket: u64,
+    /// Indexes in the batch of copies that are refused, and of copies that are delivered without being kept.
+    refused: Vec<usize>,
+    unkept: Vec<usize>,
     /// Streams in which the publisher has the turn.
     held: HashSet<StreamName>,
 }
 
 impl Round {
-    fn add(&mut self, at: usize, envelope: Envelope, position: Option<Position>) {
+    fn add(&mut self, at: usize, envelope: Envelope, position: Option<Position>, ticket: u64) {
         self.envelopes.push(envelope);
         self.positions.push(position);
         self.of.push(at);
+        self.tickets.push(ticket);
+        self.last_ticket = self.last_ticket.max(ticket);
     }
 }
 
@@ -138,9 +215,9 @@ fn copies(envelope: &Envelope) -> Vec<(StreamName, Envelope)> {
         .collect()
 }
 
-fn tell(reply: oneshot::Sender<Receipt>, receipt: Receipt) {
+fn tell(reply: oneshot::Sender<HandedOver>, handed: HandedOver) {
     // The publisher may have gone away.
-    let _ = reply.send(receipt);
+    let _ = reply.send(handed);
 }
 
 /// A future that runs to its end. If its owner drops it, a task continues it.

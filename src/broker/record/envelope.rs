@@ -76,6 +76,19 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     put_body(out, message);
 }
 
+/// Appends a message: its format as a text, and its body with the length.
+pub(in crate::broker) fn put_message(out: &mut Vec<u8>, message: &Message) {
+    put_text(out, &message.format);
+    put_body(out, message);
+}
+
+/// Reads a message written by [`put_message`].
+pub(in crate::broker) fn read_message(reader: &mut Reader<'_>) -> Result<Message, RecordError> {
+    let format = reader.text()?.to_owned();
+    let message = read_canonical(reader.bytes()?).map_err(|error| RecordError::Malformed(error.to_string()))?;
+    Ok(Message { format, ..message })
+}
+
 /// Writes the body first and rotates its length in front. Moving the length by a byte or two is cheaper than measuring
 /// the body first.
 fn put_body(out: &mut Vec<u8>, message: &Message) {
@@ -95,10 +108,10 @@ pub(super) fn read_envelope(reader: &mut Reader<'_>, target: &Target) -> Result<
     let has = |bit| flags & bit != 0;
     let own_id = has(OWN_ID).then(|| reader.number()).transpose()?;
     let own_time = has(OWN_TIME).then(|| reader.number()).transpose()?;
-    let no_echo = has(NO_ECHO).then(|| cid(reader)).transpose()?;
-    let from = has(FROM).then(|| Ok(Publisher { uid: reader.name()?, cid: cid(reader)? })).transpose()?;
+    let no_echo = has(NO_ECHO).then(|| read_cid(reader)).transpose()?;
+    let from = has(FROM).then(|| Ok(Publisher { uid: reader.name()?, cid: read_cid(reader)? })).transpose()?;
     let hops = has(HOPS).then(|| small(reader)).transpose()?.unwrap_or_default();
-    let nodes = has(NODES).then(|| names(reader)).transpose()?.unwrap_or_default();
+    let nodes = has(NODES).then(|| read_names(reader)).transpose()?.unwrap_or_default();
     let key = has(KEY).then(|| reader.text().map(Into::into)).transpose()?;
     let identity = has(IDENTITY)
         .then(|| {
@@ -168,29 +181,31 @@ pub(super) fn put_target(out: &mut Vec<u8>, target: &Target) {
 
 pub(super) fn read_target(reader: &mut Reader<'_>) -> Result<Target, RecordError> {
     Ok(match reader.byte()? {
-        CONNECTION => Target::Connection(cid(reader)?),
-        CONNECTION_OF => Target::ConnectionOf(reader.name()?, cid(reader)?),
+        CONNECTION => Target::Connection(read_cid(reader)?),
+        CONNECTION_OF => Target::ConnectionOf(reader.name()?, read_cid(reader)?),
         DEVICE => Target::Device(reader.name()?, reader.name()?),
         USER => Target::User(reader.name()?),
-        USERS => Target::Users(names(reader)?),
+        USERS => Target::Users(read_names(reader)?),
         ROOM => Target::Room(reader.name()?),
         EVERYONE => Target::Everyone,
-        EVERYONE_BUT => Target::EveryoneBut(names(reader)?),
+        EVERYONE_BUT => Target::EveryoneBut(read_names(reader)?),
         other => return Err(malformed(&format!("the unknown target kind {other}"))),
     })
 }
 
-fn put_names<'a>(out: &mut Vec<u8>, names: impl ExactSizeIterator<Item = &'a str>) {
+pub(in crate::broker) fn put_names<'a>(out: &mut Vec<u8>, names: impl ExactSizeIterator<Item = &'a str>) {
     put_number(out, u64::try_from(names.len()).expect("64 bits hold a count"));
     names.for_each(|name| put_text(out, name));
 }
 
-fn names<T: std::str::FromStr<Err: std::fmt::Display>>(reader: &mut Reader<'_>) -> Result<Arc<[T]>, RecordError> {
+pub(in crate::broker) fn read_names<T: std::str::FromStr<Err: std::fmt::Display>>(
+    reader: &mut Reader<'_>,
+) -> Result<Arc<[T]>, RecordError> {
     let count = reader.count(MAX_OFFLINE)?;
     (0..count).map(|_| reader.name()).collect()
 }
 
-fn cid(reader: &mut Reader<'_>) -> Result<ConnectionId, RecordError> {
+pub(in crate::broker) fn read_cid(reader: &mut Reader<'_>) -> Result<ConnectionId, RecordError> {
     let number = reader.number()?;
     ConnectionId::new(number).ok_or_else(|| malformed(&format!("the invalid connection id {number}")))
 }

@@ -22,6 +22,7 @@ impl Rules<'_> {
             );
             self.fault("history.kind", &problem);
         }
+        self.journal();
         for (path, bounds) in
             [("history.user.ttl", history.user), ("history.room.ttl", history.room), ("history.all.ttl", history.all)]
         {
@@ -35,6 +36,22 @@ impl Rules<'_> {
                 self.history_rule(&format!("history.rules[{index}]"), rule);
             }
         }
+    }
+
+    /// Only the memory engine has a journal.
+    fn journal(&mut self) {
+        let (history, bus) = (&self.config.history, self.config.bus.kind);
+        let has_fault = ["history.kind", "history.journal", "bus.kind"].iter().any(|path| !self.has_no_fault(path));
+        if has_fault || history.journal.dir.as_os_str().is_empty() || history.is_on(&bus) {
+            return;
+        }
+        let why = match history.kind {
+            HistoryKind::Off => "history.kind is off".to_owned(),
+            HistoryKind::Auto | HistoryKind::Memory => format!("bus.kind is {}", bus.as_str()),
+        };
+        let dir = history.journal.dir.display();
+        let problem = format!("expected none, because {why} and only a history in memory has a journal, got \"{dir}\"");
+        self.fault("history.journal.dir", &problem);
     }
 
     fn history_rule(&mut self, path: &str, rule: &HistoryRule) {

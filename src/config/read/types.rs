@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use super::value::{Kind, Value};
 use super::{Reader, Setting};
-use crate::config::{Key, KvLocation};
+use crate::config::{Fsync, Key, KvLocation};
 use crate::id::NodeId;
 use crate::protocol::Dialect;
 
 /// Maximum duration; a longer one is taken for a mistake.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Bounds of the time between two syncs of the journal.
+const MIN_FSYNC: Duration = Duration::from_millis(1);
+const MAX_FSYNC: Duration = Duration::from_secs(60);
 
 impl<T: Setting> Setting for Vec<T> {
     fn expected() -> String {
@@ -134,6 +137,31 @@ impl Setting for KvLocation {
         match self {
             Self::Memory => Value::text("memory"),
             Self::File(path) => path.show(),
+        }
+    }
+}
+
+impl Setting for Fsync {
+    fn expected() -> String {
+        "always, os or a duration from 1ms to 1m such as 100ms".to_owned()
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        reader.parsed(value, &Self::expected(), |text| match text {
+            "always" => Some(Self::Always),
+            "os" => Some(Self::Os),
+            duration => {
+                let duration = humantime::parse_duration(duration).ok()?;
+                (MIN_FSYNC..=MAX_FSYNC).contains(&duration).then_some(Self::Every(duration))
+            }
+        })
+    }
+
+    fn show(&self) -> Value {
+        match self {
+            Self::Always => Value::text("always"),
+            Self::Os => Value::text("os"),
+            Self::Every(duration) => duration.show(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The section `history`: bounds of streams, rules, and values that do not fit each other.
 
 use super::*;
+use crate::config::read::Setting as _;
 use crate::id::{Room, Uid};
 use crate::message::StreamName;
 
@@ -68,10 +69,11 @@ fn invalid_values_are_faults_with_the_expected_form() {
         faults(
             "history:\n  kind: redis\n  user: {size: 10001}\n  room: {bytes: 17MiB}\n  rules:\n    \
              - {action: a, keep: maybe}\n    - {room: a, latest: on}\n    - {room: a, keep: {size: 0}}\n    \
-             - {room: a, keep: {count: 1}}\n  journal: {}\n"
+             - {room: a, keep: {count: 1}}\n  keys: {}\n  on_failure: wait\n  journal: {fsync: 0s, file: a}\n"
         ),
         [
-            "s.yaml:10: history.journal: no such key, expected kind, user, room, all, rules, ttl_max or bytes",
+            "s.yaml:10: history.keys: no such key, expected kind, user, room, all, rules, ttl_max, bytes, on_failure or \
+             journal",
             "s.yaml:2: history.kind: expected auto, memory or off, got \"redis\"",
             "s.yaml:3: history.user.size: expected a whole number from 1 to 10000, got \"10001\"",
             "s.yaml:4: history.room.bytes: expected a size such as 64KiB or 1MiB, from 1KiB to 16MiB, got \"17MiB\"",
@@ -79,6 +81,9 @@ fn invalid_values_are_faults_with_the_expected_form() {
             "s.yaml:7: history.rules[1].latest: expected yes, no, true or false, got \"on\"",
             "s.yaml:8: history.rules[2].keep.size: expected a whole number from 1 to 10000, got \"0\"",
             "s.yaml:9: history.rules[3].keep.count: no such key, expected size, ttl or bytes",
+            "s.yaml:11: history.on_failure: expected refuse or deliver, got \"wait\"",
+            "s.yaml:12: history.journal.file: no such key, expected dir or fsync",
+            "s.yaml:12: history.journal.fsync: expected always, os or a duration from 1ms to 1m such as 100ms, got \"0s\"",
         ]
     );
 }
@@ -114,6 +119,27 @@ fn values_that_do_not_fit_each_other_are_faults() {
             "s.yaml:9: history.rules[3].keep.ttl: expected at most history.ttl_max (1h), got 2h",
         ]
     );
+}
+
+#[test]
+fn journal_belongs_to_a_history_in_memory() {
+    let problem = "and only a history in memory has a journal, got \"./j\"";
+    assert_eq!(
+        faults("bus: {kind: redis}\nhistory: {journal: {dir: ./j}}\n"),
+        [format!("s.yaml:2: history.journal.dir: expected none, because bus.kind is redis {problem}")]
+    );
+    assert_eq!(
+        faults("history: {kind: off, journal: {dir: ./j}}\n"),
+        [format!("s.yaml:1: history.journal.dir: expected none, because history.kind is off {problem}")]
+    );
+    let fsync = |text: &str| {
+        let files = Files::new(&format!("history: {{journal: {{dir: ./j, fsync: {text}}}}}\n"));
+        files.load(None, &[]).unwrap().config.history.journal.fsync
+    };
+    assert_eq!(fsync("always"), Fsync::Always);
+    assert_eq!(fsync("os"), Fsync::Os);
+    assert_eq!(fsync("20ms"), Fsync::Every(Duration::from_millis(20)));
+    assert_eq!(Config::default().history.journal.fsync.show().to_string(), "100ms");
 }
 
 #[test]

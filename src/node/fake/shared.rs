@@ -235,6 +235,7 @@ impl Endpoint {
         let known = |id: &NodeId| self.shared.0.lock().numbers_of_nodes.contains_key(id);
         let fate = |(i, envelope): (usize, &Envelope)| Fate::Accepted {
             positions: Vec::new(),
+            is_unkept: false,
             receipt: envelope.receipts.then(|| receipts[i].clone()),
             nodes: counts.then_some(nodes[i]),
             unknown_nodes: envelope.nodes.iter().filter(|id| !known(id)).cloned().collect(),

@@ -80,6 +80,9 @@ struct Item<'a> {
     /// Absent if the message is not kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     positions: Vec<PositionRow>,
+    /// `false` if the message was to be kept, and the history failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<bool>,
 }
 
 /// Position of a kept message in one of its streams.
@@ -173,9 +176,11 @@ impl<'a> Item<'a> {
             error: failure(&published.fate).map(|(status, message)| Error { code: status.as_u16(), message }),
             not_of_user: None,
             positions: Vec::new(),
+            kept: None,
         };
         match &published.fate {
-            Fate::Accepted { receipt, nodes, unknown_nodes, positions } => {
+            Fate::Accepted { receipt, nodes, unknown_nodes, positions, is_unkept } => {
+                item.kept = is_unkept.then_some(false);
                 item.positions = PositionRow::all(target, positions);
                 item.delivered = receipt.as_ref().map(|receipt| receipt.delivered);
                 item.queued = receipt.is_none();
@@ -303,7 +308,13 @@ mod tests {
         Published {
             id,
             replaced_by: Vec::new(),
-            fate: Fate::Accepted { positions: Vec::new(), receipt, nodes: Some(1), unknown_nodes: Vec::new() },
+            fate: Fate::Accepted {
+                positions: Vec::new(),
+                is_unkept: false,
+                receipt,
+                nodes: Some(1),
+                unknown_nodes: Vec::new(),
+            },
         }
     }
 
@@ -330,11 +341,15 @@ mod tests {
             r#"{"code":200,"message":"ok","data":{"id":1,"delivered":0,"nodes":1,"offline":["1074"],"full":1,"replaced":["word-filter"],"unknownNodes":["n9"]}}"#
         );
 
-        let queued =
-            ended(Fate::Accepted { positions: Vec::new(), receipt: None, nodes: None, unknown_nodes: Vec::new() });
+        let queued = ended(Fate::accepted());
         assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true}}"#));
-        let queued =
-            ended(Fate::Accepted { positions: Vec::new(), receipt: None, nodes: Some(2), unknown_nodes: Vec::new() });
+        let queued = ended(Fate::Accepted {
+            positions: Vec::new(),
+            is_unkept: false,
+            receipt: None,
+            nodes: Some(2),
+            unknown_nodes: Vec::new(),
+        });
         assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true,"nodes":2}}"#));
         assert!(text(batch("", &[queued])).await.contains(r#"{"messages":1,"delivered":0,"queued":1,"offline":[],"#));
     }
@@ -343,7 +358,7 @@ mod tests {
         let epoch = Epoch::parse("k3v9x0ab").unwrap();
         let positions = offsets.map(|offset| Position { epoch, offset, id: 7 }).collect();
         let receipt = Some(Receipt::default());
-        ended(Fate::Accepted { positions, receipt, nodes: Some(1), unknown_nodes: Vec::new() })
+        ended(Fate::Accepted { positions, is_unkept: false, receipt, nodes: Some(1), unknown_nodes: Vec::new() })
     }
 
     #[tokio::test]

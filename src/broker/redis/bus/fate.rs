@@ -127,7 +127,13 @@ impl Tally {
         // Copies for several users may reach the same node, so their sum is not a number of nodes.
         let is_known = self.published <= 1 || !self.nodes.is_empty() || self.copies == 0;
         let nodes = is_known.then_some(self.copies);
-        Fate::Accepted { positions: Vec::new(), receipt: self.receipt, nodes, unknown_nodes: self.unknown_nodes }
+        Fate::Accepted {
+            positions: Vec::new(),
+            is_unkept: false,
+            receipt: self.receipt,
+            nodes,
+            unknown_nodes: self.unknown_nodes,
+        }
     }
 }
 
