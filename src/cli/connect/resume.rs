@@ -185,10 +185,13 @@ impl Positions {
                 _ => format!("resume: {stream} is recovered: messages follow"),
             });
         }
-        if let Some(position) = position {
+        let reason = reason.first().and_then(Value::as_str).unwrap_or("no reason given");
+        if let Some(position) = position
+            // A connection with live messages may be ahead of this answer.
+            && (reason != "already_bound" || self.get(stream).is_none())
+        {
             self.set(stream, position);
         }
-        let reason = reason.first().and_then(Value::as_str).unwrap_or("no reason given");
         Some(match (is_recovered, position) {
             (true, _) => format!("resume: {stream} is recovered: no message was missed"),
             (false, Some(position)) => {
@@ -398,6 +401,18 @@ mod tests {
             positions.hear(&reply("gap", &end)),
             ["resume: r:a continues at k3v9x0ab:9:9009: messages were lost"]
         );
+    }
+
+    #[test]
+    fn answer_already_bound_moves_no_known_position() {
+        let (_folder, mut positions) = positions();
+        positions.take(&message(Some("r:a"), 9, EPOCH));
+        for told in [7, 11] {
+            positions.hear(&answer("room_join", &json!([["r:a", false, EPOCH, told, told, 0, "already_bound"]])));
+        }
+        assert!(!positions.take(&message(Some("r:a"), 9, EPOCH)) && positions.take(&message(Some("r:a"), 10, EPOCH)));
+        positions.hear(&answer("room_join", &json!([["r:b", false, EPOCH, 7, 9007, 0, "already_bound"]])));
+        assert!(!positions.take(&message(Some("r:b"), 7, EPOCH)), "it is the first position of the stream");
     }
 
     #[test]
