@@ -137,7 +137,12 @@ impl Binder {
         let Some(connection) = self.hub.connection(cid) else {
             return Err(Refusal::new(Code::NOT_FOUND, format!("connection {cid} is gone")));
         };
-        let Account { admission, channel } = account;
+        let Account { mut admission, channel } = account;
+        if admission.device.is_none() {
+            // The login approves the device that it keeps, so the client cannot claim another one later.
+            let same_user = connection.binding().filter(|bound| bound.uid == admission.uid);
+            admission.device = same_user.and_then(|bound| bound.device.clone());
+        }
         let (uid, expires) = (admission.uid.clone(), admission.expires);
         if let Err(refusal) = self.apply_bind(&connection, admission, Facts { channel, ..Facts::default() }, hops).await
         {

@@ -39,8 +39,8 @@ pub(crate) struct Fake {
     pub(crate) node: Arc<Node>,
     pub(crate) config: LiveConfig,
     broker: Arc<Scripted>,
-    /// Not run; only keeps the mailboxes open.
-    _shards: Vec<ShardTask>,
+    /// Not run unless a test asks for it; keeps the mailboxes open.
+    shards: Vec<ShardTask>,
 }
 
 impl Fake {
@@ -70,7 +70,7 @@ impl Fake {
     ) -> Self {
         let (fake, _, shards) = Self::over(config, script, history, engine);
         fake.node.join_cluster().now_or_never().expect("the memory's roster does not wait").expect("it is alone");
-        Self { _shards: shards, ..fake }
+        Self { shards, ..fake }
     }
 
     /// Creates the node with the bus and roster from `engine`. It has not joined the cluster, and no shard runs.
@@ -89,7 +89,14 @@ impl Fake {
         let live = LiveConfig::new(config.clone());
         let node = Arc::new(Node::new(live.clone(), ids, Arc::clone(&hub), engine, plugins, history));
         delivery.set_node(Arc::downgrade(&node));
-        (Self { node, config: live, broker: script, _shards: Vec::new() }, hub, shards)
+        (Self { node, config: live, broker: script, shards: Vec::new() }, hub, shards)
+    }
+
+    /// Runs the shards from now on, so that time limits of connections hold.
+    pub(crate) fn run_shards(&mut self) {
+        for shard in self.shards.drain(..) {
+            tokio::spawn(shard);
+        }
     }
 
     /// Makes the broker refuse everything.

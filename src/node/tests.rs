@@ -4,12 +4,16 @@ mod rooms;
 
 use std::sync::Arc;
 
-use super::Fate;
+use tokio::time::Instant;
+
 use super::effects::NodeServices;
 use super::fake::{Fake, Judgement};
+use super::{Connection, Fate};
 use crate::claim::{Admission, Facts, Refusal};
+use crate::clock;
 use crate::code::Code;
 use crate::config::{Config, DevicePolicy};
+use crate::disconnect::Disconnect;
 use crate::id::{Room, Uid};
 use crate::message::{Entries, MAX_HOPS, Message, Origin, Publication, Target};
 use crate::plugin::{Account, Effect, Event, Services};
@@ -184,6 +188,48 @@ async fn a_login_gives_a_connection_its_user_and_may_change_it() {
     let mac = fake.attach(DevicePolicy::Cim).await;
     fake.node.bind(&mac, admission("1074"), facts("mac", &[])).await.unwrap();
     assert_eq!(waiting.closed().map(|why| why.code), Some(4502), "web and mac exclude each other");
+}
+
+#[tokio::test]
+async fn login_without_device_keeps_the_known_device_against_later_claims() {
+    let fake = fake();
+    let services = NodeServices::new(Arc::downgrade(&fake.node));
+    let login = |user: &str| Box::new(Account { admission: admission(user), channel: None });
+    let device = |text: &str| Some(crate::id::Device::parse(text).unwrap());
+    let claim = |text: &str| Facts { device: Some(text.to_owned()), ..Facts::default() };
+    let connection = fake.connect("1", "desk", "web", &[]).await;
+
+    services.commit(vec![Effect::Login(connection.id(), login("1"))], 1).await;
+    fake.node.rebind(&connection, claim("phone")).await.unwrap();
+    fake.node.bind(&connection, admission("1"), claim("phone")).await.unwrap();
+    assert_eq!(connection.binding().unwrap().device, device("desk"));
+
+    services.commit(vec![Effect::Login(connection.id(), login("2"))], 1).await;
+    assert_eq!(connection.binding().unwrap().device, None, "the device of the former user is not the new user's");
+    fake.node.rebind(&connection, claim("phone")).await.unwrap();
+    assert_eq!(connection.binding().unwrap().device, device("phone"), "no login approved a device yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn login_ends_the_time_to_bind_and_sets_the_expiry() {
+    let mut fake = fake();
+    fake.run_shards();
+    let services = NodeServices::new(Arc::downgrade(&fake.node));
+    let unbound = Config::default().limits.unbound;
+    let expiry = clock::since_1970().as_secs() + 3 * unbound.as_secs();
+    let login = |expires| Box::new(Account { admission: Admission { expires, ..admission("1") }, channel: None });
+    let (waiting, endless) = (fake.attach(DevicePolicy::AllowAll).await, fake.attach(DevicePolicy::AllowAll).await);
+    let ending = fake.attach(DevicePolicy::AllowAll).await;
+    let effects = vec![Effect::Login(endless.id(), login(None)), Effect::Login(ending.id(), login(Some(expiry)))];
+    services.commit(effects, 1).await;
+
+    let closed = || [&waiting, &endless, &ending].map(Connection::closed);
+    let (unbound_ended, token_ended) = (Some(Disconnect::UNBOUND), Some(Disconnect::TOKEN_EXPIRED));
+    let start = Instant::now();
+    for (periods, expected) in [(2, [unbound_ended, None, None]), (4, [unbound_ended, None, token_ended])] {
+        tokio::time::sleep_until(start + periods * unbound).await;
+        assert_eq!(closed(), expected, "after {periods} times the time to bind");
+    }
 }
 
 #[tokio::test]

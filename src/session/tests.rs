@@ -416,6 +416,16 @@ fn a_handler_stretches_the_unbound_time_up_to_its_bound() {
 }
 
 #[test]
+fn a_handler_that_logs_its_caller_in_extends_no_unbound_time() {
+    let mut client = Client::new();
+    on(&mut client, sent("qr_login", &[]));
+    client.give(&admission("1"));
+    let ok = Answer { code: Code::OK, message: String::new(), data: Entries::new() };
+    let reply = only_reply(on(&mut client, Input::Handled(Some(ok))));
+    assert_eq!((reply.key.as_str(), reply.code.as_str()), ("qr_login", "200"), "a bound client has no time to bind");
+}
+
+#[test]
 fn what_needs_a_user_is_refused_without_one() {
     for key in ["client_refresh", "client_set_tag", "client_remove_tag", "room_join", "room_leave", "message"] {
         let mut session = Client::new();
