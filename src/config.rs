@@ -199,7 +199,7 @@ section! {
 item! {
     /// One caller of the API.
     pub struct ApiKey {
-        /// Name of the caller in the log.
+        /// Name of the caller in the log; empty = the position of the key, such as `#2`.
         pub name: Arc<str>,
         /// The secret, as sent in `Authorization: Bearer` or `X-Api-Key`; at least 16 bytes, best as `{file: …}` or
         /// `{env: …}`.

@@ -171,7 +171,7 @@ impl Loader {
         self.apply_variables(&mut tree, &mut faults);
         self.apply_options(&mut tree, &mut faults);
         let mut reader = Reader::new(&self.variables, faults);
-        let config = Config::read(&tree, &mut reader);
+        let config = Config::read(&tree, &mut reader).map(name_api_keys);
         let (mut faults, mut guarded_files) = (reader.faults, reader.guarded_files);
         guarded_files.extend(files.iter().map(|file| GuardedFile::trusted("", Path::new(file))));
         if let Some(config) = &config {
@@ -254,6 +254,14 @@ impl Loaded {
         }
         Err(ConfigError { faults })
     }
+}
+
+/// Names each API key without a name by its position, such as `#2`.
+fn name_api_keys(mut config: Config) -> Config {
+    for (index, key) in config.api.keys.iter_mut().enumerate().filter(|(_, key)| key.name.is_empty()) {
+        key.name = format!("#{}", index + 1).into();
+    }
+    config
 }
 
 /// Sets one key from a text. `[…]` and `{…}` are parsed as YAML; any other text is taken literally.

@@ -90,6 +90,16 @@ fn the_base_file_with_every_key_taken_in_is_the_default() {
 }
 
 #[test]
+fn api_key_with_an_empty_name_is_named_by_its_position() {
+    let base = "api:\n  keys:\n    - {name: shop, key: 0123456789abcdef}\n    - {name: \"\", key: fedcba9876543210}\n";
+    let loaded = Files::new(base).load(None, &[]).unwrap();
+    let names: Vec<&str> = loaded.config.api.keys.iter().map(|key| &*key.name).collect();
+    assert_eq!(names, ["shop", "#2"]);
+    let shown = loaded.entries.iter().find(|entry| entry.path == "api.keys[1].name").unwrap();
+    assert_eq!(shown.value, "\"#2\"", "YAML would read a bare # as a comment");
+}
+
+#[test]
 fn every_fault_is_told_at_once_with_line_key_value_and_nearest_name() {
     let base = "limts:\n  batch: 5\nlimits:\n  frame_byte: 1\n  body_bytes: lots\n  batch: 0\nheartbeat:\n  interval: 25\n\
                 listeners:\n  - address: localhost\n    serves: [wss, api]\nclients:\n  publish: yes\n";

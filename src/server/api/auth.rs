@@ -10,7 +10,7 @@ use hyper::header::{HOST, HeaderMap, ORIGIN};
 use subtle::ConstantTimeEq;
 
 use super::answer::Problem;
-use crate::config::{self, ApiKey, Scope};
+use crate::config::{self, Scope};
 use crate::server::claim::bearer;
 use crate::server::origin::is_loopback;
 
@@ -59,8 +59,8 @@ impl Keys<'_> {
 
     /// Name of a key that [`check`](Self::check) returned.
     pub(super) fn name(&self, KeyNumber(number): KeyNumber) -> Option<Arc<str>> {
-        let ApiKey { name, .. } = self.0.keys.get(number.get() as usize - 1)?;
-        Some(if name.is_empty() { format!("#{number}").into() } else { Arc::clone(name) })
+        let key = self.0.keys.get(number.get() as usize - 1)?;
+        Some(Arc::clone(&key.name))
     }
 
     /// True if the caller may read internal details. It needs a key with `read`. Without any keys, it needs a listener
@@ -96,6 +96,7 @@ const API_KEY: &str = "x-api-key";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ApiKey;
 
     fn key(name: &str, scopes: &[Scope]) -> ApiKey {
         ApiKey { name: name.into(), key: format!("{name}-secret"), scopes: scopes.into() }
