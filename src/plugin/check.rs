@@ -148,7 +148,7 @@ async fn check(env: &Env, dir: &Path, name: &str, owners: Owners) -> Report {
         }
     };
     (report.hash, report.size) = (files.id.hash.to_string(), files.bytes.len() as u64);
-    let manifest = Manifest::parse(files.manifest(), &env.caps).unwrap_or_else(|faults| {
+    let manifest = Manifest::parse(files.manifest(), env.caps()).unwrap_or_else(|faults| {
         report.faults.extend(faults.iter().map(|fault| format!("{name}.toml: {fault}")));
         Manifest::default()
     });
@@ -169,7 +169,7 @@ async fn examine(env: &Env, files: &PluginFiles, manifest: Manifest, report: &mu
     let begun = Instant::now();
     let component = load::compile(env, files).await?;
     report.compiled_in = begun.elapsed();
-    let (interface, _) = inspect::read_interface(&env.engine, &component);
+    let (interface, _) = inspect::read_interface(env.engine(), &component);
     report.needs = inspect::needed(&interface.imports).collect();
     report.interface = newest(&interface).to_owned();
     report.warnings = warnings(&interface, &manifest, files.bytes.len());

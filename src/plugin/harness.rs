@@ -168,13 +168,13 @@ impl PluginHarness {
             faults.iter().map(|fault| format!("{}.toml: {fault}", self.files.plugin)).collect()
         };
         // Parsed as it was written, so that a fault names its line.
-        let as_written = Manifest::parse(self.files.manifest(), &env.caps).map_err(named);
+        let as_written = Manifest::parse(self.files.manifest(), env.caps()).map_err(named);
         if over.is_empty() {
             return as_written;
         }
         let Ok(mut table) = self.files.manifest().parse::<Table>() else { return as_written };
         table.extend(over.clone());
-        Manifest::parse(&table.to_string(), &env.caps).map_err(named)
+        Manifest::parse(&table.to_string(), env.caps()).map_err(named)
     }
 }
 

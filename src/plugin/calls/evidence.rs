@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
-
 use super::lease::InstanceLease;
 use super::source::SourceId;
 use super::version::Version;
@@ -25,11 +23,7 @@ pub(in crate::plugin) fn collect(version: &Arc<Version>, publish: Publish, sourc
     let (version, failure) = (Arc::clone(version), failure.clone());
     tokio::spawn(async move {
         let Some(permit) = version.extra_calls.acquire(Purpose::Previous, source.source_hash).await else { return };
-        let runtime = Handle::current();
-        let asked = tokio::task::spawn_blocking(move || runtime.block_on(gives_valid_answer(&previous, publish)));
-        let answers = asked.await.unwrap_or(false);
-        drop(permit);
-        if answers {
+        if permit.run(async move || gives_valid_answer(&previous, publish).await).await == Some(true) {
             version.record_evidence(source, &failure);
             if version.stats.answers() == 0 && version.breaker.evidence_count() >= ANSWERS {
                 version.request_rollback(&failure);

@@ -11,8 +11,6 @@
 use std::sync::Arc;
 
 use metrics::counter;
-use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
 
 use super::source::CallSource;
 use super::version::Version;
@@ -90,14 +88,10 @@ async fn repeat_call<T: Send + 'static>(
         count_retry(version, "refused");
         return Err(first);
     };
-    let (asked, runtime) = (Arc::clone(version), Handle::current());
-    let second = spawn_blocking(move || {
-        let _permit = permit;
-        runtime.block_on(call_new_instance(&asked, counted, call))
-    });
-    // A panic of the second call counts as its failure. The runtime cancels the call only when the runtime itself ends.
-    let second = second.await.unwrap_or_else(|_| Err(first.clone()));
-    let second = match second {
+    let asked = Arc::clone(version);
+    let second = permit.run(async move || call_new_instance(&asked, counted, call).await).await;
+    // A panic of the second call counts as its failure.
+    let second = match second.unwrap_or_else(|| Err(first.clone())) {
         // The guest was not asked: there is no room for a new instance.
         Err(failure) if failure.kind == Kind::Full => {
             count_retry(version, "refused");

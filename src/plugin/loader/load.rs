@@ -48,13 +48,13 @@ const MAX_KEY_BYTES: usize = 128;
 
 /// State that all plugins of the process share.
 pub(in crate::plugin) struct Env {
-    pub(in crate::plugin) engine: Engine,
-    linker: Linker<Guest>,
-    compiler: Compiler,
-    pub(in crate::plugin) caps: PluginCaps,
+    base: EnvBase,
     trust: ArcSwap<Trust>,
     /// File of the loader's state that must survive a restart.
     pub(in crate::plugin) state_folder: Option<PathBuf>,
+    slots: usize,
+    breaker: breaker::Rules,
+    pub(in crate::plugin) extra_calls: Arc<ExtraCalls>,
     kv: Arc<dyn kv::Store>,
     time: Time,
     seed: Option<u64>,
@@ -62,14 +62,28 @@ pub(in crate::plugin) struct Env {
     pub(in crate::plugin) timers: Arc<Timers>,
     fetch: Option<Arc<dyn Fetch>>,
     pub(in crate::plugin) services: Arc<OnceLock<Arc<dyn Services>>>,
-    permits: Arc<Semaphore>,
-    slots: usize,
-    breaker: breaker::Rules,
-    pub(in crate::plugin) extra_calls: Arc<ExtraCalls>,
     input_log_limiters: Mutex<BTreeMap<Arc<str>, LogLimiter>>,
+}
+
+/// The part that an environment shares with those made of it.
+#[derive(Clone)]
+struct EnvBase {
+    engine: Engine,
+    linker: Linker<Guest>,
+    compiler: Compiler,
+    caps: PluginCaps,
+    permits: Arc<Semaphore>,
     warmer: Warmer,
     rollbacks: RollbackSender,
     ticker: Arc<Ticker>,
+}
+
+/// The rules by which an environment differs from those made of it.
+struct EnvRules {
+    trust: Arc<Trust>,
+    state_folder: Option<PathBuf>,
+    slots: usize,
+    breaker: breaker::Rules,
 }
 
 impl Env {
@@ -98,12 +112,47 @@ impl Env {
         let ticker = ticker.map_err(LoadError::Thread)?;
         let cache = open_cache(config, &engine);
         let state_folder = cache.as_ref().map(|_| config.cache.join("known"));
-        Ok(Self {
+        let base = EnvBase {
             linker,
             compiler: Compiler::new(engine.clone(), cache, options.compile, config.compile.clone()),
             caps: config.caps.clone(),
-            trust: ArcSwap::from_pointee(Trust::new(config)),
+            permits: Arc::new(Semaphore::new(config.instances as usize)),
+            warmer,
+            rollbacks,
+            ticker: Arc::new(ticker),
+            engine,
+        };
+        let rules = EnvRules {
+            trust: Arc::new(Trust::new(config)),
             state_folder,
+            slots: std::thread::available_parallelism().map_or(1, Into::into),
+            breaker: breaker::Rules { failures: config.breaker.failures, rest: config.breaker.rest },
+        };
+        Ok(Self::assemble(base, rules, options))
+    }
+
+    /// The same environment without the state of earlier guests, for one instance at a time.
+    pub(in crate::plugin) fn with_fresh_state(&self, options: Options) -> Self {
+        let rules = EnvRules {
+            trust: self.trust.load_full(),
+            state_folder: None,
+            slots: 1,
+            // Only one caller calls here, and it must see each failure.
+            breaker: breaker::Rules { rest: Duration::ZERO, ..self.breaker },
+        };
+        Self::assemble(self.base.clone(), rules, options)
+    }
+
+    /// Adds the state of guests, which is always new.
+    fn assemble(base: EnvBase, rules: EnvRules, options: Options) -> Self {
+        let EnvRules { trust, state_folder, slots, breaker } = rules;
+        Self {
+            base,
+            trust: ArcSwap::new(trust),
+            state_folder,
+            slots,
+            breaker,
+            extra_calls: Arc::new(ExtraCalls::new(breaker.rest)),
             kv: options.kv,
             time: options.time,
             seed: options.seed,
@@ -111,16 +160,18 @@ impl Env {
             timers: Arc::default(),
             fetch: options.fetch,
             services: Arc::default(),
-            permits: Arc::new(Semaphore::new(config.instances as usize)),
-            slots: std::thread::available_parallelism().map_or(1, Into::into),
-            breaker: breaker::Rules { failures: config.breaker.failures, rest: config.breaker.rest },
-            extra_calls: Arc::new(ExtraCalls::new(config.breaker.rest)),
             input_log_limiters: Mutex::default(),
-            warmer,
-            rollbacks,
-            ticker: Arc::new(ticker),
-            engine,
-        })
+        }
+    }
+
+    /// The engine that compiles and runs the plugins.
+    pub(in crate::plugin) fn engine(&self) -> &Engine {
+        &self.base.engine
+    }
+
+    /// The operator's bounds for the limits of a manifest.
+    pub(in crate::plugin) fn caps(&self) -> &PluginCaps {
+        &self.base.caps
     }
 
     /// The limiter of log lines about invalid input of this plugin's callers, shared by all its versions.
@@ -130,45 +181,17 @@ impl Env {
 
     /// The node serves from now on: later compiles run at a lower priority.
     pub(in crate::plugin) fn serve(&self) {
-        self.compiler.lower_priority();
+        self.base.compiler.lower_priority();
     }
 
     /// Why the time limits of plugins do not hold, if so.
     pub(in crate::plugin) fn fault(&self) -> Option<String> {
-        self.ticker.fault(Instant::now())
+        self.base.ticker.fault(Instant::now())
     }
 
     /// Sets the trust rules for all files from now on.
     pub(in crate::plugin) fn set_trust(&self, trust: Trust) {
         self.trust.store(Arc::new(trust));
-    }
-
-    /// The same environment without the state of earlier guests, for one instance at a time.
-    pub(in crate::plugin) fn with_fresh_state(&self, options: Options) -> Self {
-        Self {
-            engine: self.engine.clone(),
-            linker: self.linker.clone(),
-            compiler: self.compiler.clone(),
-            caps: self.caps.clone(),
-            trust: ArcSwap::new(self.trust.load_full()),
-            state_folder: None,
-            kv: options.kv,
-            time: options.time,
-            seed: options.seed,
-            counters: Counters::default(),
-            timers: Arc::default(),
-            fetch: options.fetch,
-            services: Arc::default(),
-            permits: Arc::clone(&self.permits),
-            slots: 1,
-            // Only one caller calls here, and it must see each failure.
-            breaker: breaker::Rules { rest: Duration::ZERO, ..self.breaker },
-            extra_calls: Arc::new(ExtraCalls::new(Duration::ZERO)),
-            input_log_limiters: Mutex::default(),
-            warmer: self.warmer.clone(),
-            rollbacks: self.rollbacks.clone(),
-            ticker: Arc::clone(&self.ticker),
-        }
     }
 }
 
@@ -208,7 +231,11 @@ pub(in crate::plugin) fn check_trust(env: &Env, files: &PluginFiles, manifest: &
 /// Compiles the component if the cache does not have it.
 pub(in crate::plugin) async fn compile(env: &Env, files: &PluginFiles) -> Result<Component, LoadFault> {
     inspect::check_magic(&files.bytes).map_err(LoadFault::without_roles)?;
-    env.compiler.compile(Arc::clone(&files.bytes), Arc::clone(&files.id.hash)).await.map_err(LoadFault::without_roles)
+    env.base
+        .compiler
+        .compile(Arc::clone(&files.bytes), Arc::clone(&files.id.hash))
+        .await
+        .map_err(LoadFault::without_roles)
 }
 
 /// Links, tries and warms a compiled file: the version can serve when this returns.
@@ -219,7 +246,7 @@ pub(in crate::plugin) async fn link(
     manifest: Manifest,
     number: u64,
 ) -> Result<Arc<Version>, LoadFault> {
-    let interface = inspect::inspect(&env.engine, component, &files.plugin, &manifest)
+    let interface = inspect::inspect(&env.base.engine, component, &files.plugin, &manifest)
         .map_err(|(roles, reasons)| LoadFault { roles, reasons })?;
     let roles = interface.roles.clone();
     let fault = |reason: String| LoadFault { roles: roles.clone(), reasons: vec![reason] };
@@ -245,8 +272,8 @@ pub(in crate::plugin) async fn link(
         breaker: Breaker::new(env.breaker),
         extra_calls: Arc::clone(&env.extra_calls),
         previous: Mutex::default(),
-        warmer: env.warmer.clone(),
-        rollbacks: env.rollbacks.clone(),
+        warmer: env.base.warmer.clone(),
+        rollbacks: env.base.rollbacks.clone(),
         manifest,
         keys,
         blueprint,
@@ -269,8 +296,8 @@ fn blueprint(
     manifest: &Manifest,
     interface: &ComponentInterface,
 ) -> wasmtime::Result<Blueprint> {
-    let pre = env.linker.instantiate_pre(component)?;
-    let limits = Limits::new(&interface.roles, &manifest.limits, &env.caps, env.slots);
+    let pre = env.base.linker.instantiate_pre(component)?;
+    let limits = Limits::new(&interface.roles, &manifest.limits, &env.base.caps, env.slots);
     Ok(Blueprint {
         own_permits: Arc::new(Semaphore::new(limits.instances)),
         exports: Indices::find(&pre, interface)?,
@@ -291,8 +318,8 @@ fn blueprint(
             seed: env.seed,
         }),
         instance_gauge: gauge!(names::PLUGIN_INSTANCES, "plugin" => files.plugin.to_string()),
-        permits: Arc::clone(&env.permits),
-        ticker: env.ticker.handle(),
+        permits: Arc::clone(&env.base.permits),
+        ticker: env.base.ticker.handle(),
     })
 }
 

@@ -316,7 +316,7 @@ impl Loader {
     /// Loads the files. The version serves from the next swap on; a failure is recorded with its reason.
     async fn try_load(&mut self, files: PluginFiles) {
         let name = Arc::clone(&files.plugin);
-        let manifest = Manifest::parse(files.manifest(), &self.env.caps);
+        let manifest = Manifest::parse(files.manifest(), self.env.caps());
         let manifest = match manifest {
             Ok(manifest) => manifest,
             Err(faults) => {

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 /// Extra calls that run on the node at once.
@@ -41,6 +43,22 @@ pub(in crate::plugin) struct ExtraCalls {
 #[derive(Debug)]
 pub(in crate::plugin) struct ExtraCallPermit {
     _permit: OwnedSemaphorePermit,
+}
+
+impl ExtraCallPermit {
+    /// Runs the call on a blocking thread, so that no busy worker decides its result. Releases the permit when the call
+    /// ends. `None` if the call panicked or the runtime ends.
+    pub(in crate::plugin) async fn run<T: Send + 'static>(
+        self,
+        call: impl AsyncFnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let runtime = Handle::current();
+        let answer = spawn_blocking(move || {
+            let _permit = self;
+            runtime.block_on(call())
+        });
+        answer.await.ok()
+    }
 }
 
 impl ExtraCalls {
@@ -125,6 +143,17 @@ mod tests {
         assert!(extra_calls.try_acquire(Purpose::Retry, 2).is_some());
         advance(REST).await;
         assert!(extra_calls.try_acquire(Purpose::Retry, 1).is_some());
+    }
+
+    #[tokio::test]
+    async fn permit_is_free_again_after_an_answer_and_after_a_panic() {
+        let extra_calls = ExtraCalls::new(REST);
+        let permit = extra_calls.try_acquire(Purpose::Retry, 1).unwrap();
+        assert_eq!(permit.run(async || 7).await, Some(7));
+        assert!(extra_calls.is_idle());
+        let permit = extra_calls.try_acquire(Purpose::Retry, 2).unwrap();
+        assert_eq!(permit.run(async || -> u8 { panic!("a guest's call panics") }).await, None);
+        assert!(extra_calls.is_idle());
     }
 
     #[tokio::test(start_paused = true)]

@@ -152,7 +152,7 @@ impl Loader {
         let (plugin, files_id) = (Arc::clone(name), rolled_back.serves.clone());
         let read = blocking(move || Ok(kept.read(&plugin, &files_id))).await;
         let files = read.map_err(|error| error.to_string())??;
-        let manifest = Manifest::parse(files.manifest(), &self.env.caps);
+        let manifest = Manifest::parse(files.manifest(), self.env.caps());
         let manifest = manifest.map_err(|faults| format!("{name}.toml: {}", faults.join("; ")))?;
         load::check_trust(&self.env, &files, &manifest).map_err(|fault| fault.reason())?;
         self.load(&files, manifest).await.map_err(|fault| fault.reason())

@@ -74,7 +74,7 @@ impl Loader {
 
     pub(super) fn remove(&mut self, name: &Arc<str>, manifest: Option<&str>) {
         let roles = self.fail_closed_roles(name);
-        let parsed = manifest.and_then(|text| Manifest::parse(text, &self.env.caps).ok());
+        let parsed = manifest.and_then(|text| Manifest::parse(text, self.env.caps()).ok());
         let disabled = parsed.as_ref().is_some_and(|manifest| !manifest.enabled);
         let may_go = disabled || self.may_remove(name);
         // A plugin that never served is just removed, unless its manifest names its roles.
