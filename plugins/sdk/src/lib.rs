@@ -33,24 +33,16 @@
 
 #[doc(hidden)]
 pub mod bindings;
-pub mod clock;
-pub mod counters;
-pub mod crypto;
-pub mod directory;
 #[doc(hidden)]
 pub mod glue;
-pub mod http;
-pub mod kv;
-pub mod log;
-pub mod login;
-pub mod outbox;
+mod imports;
 mod publish;
 mod roles;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
-pub mod timers;
 mod words;
 
+pub use imports::{clock, counters, crypto, directory, http, kv, log, login, outbox, timers};
 pub use publish::Publish;
 pub use roles::{Access, Alarms, Auth, Events, Filter, Handler, Join, NoSettings, Plugin};
 pub use words::{
