@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_bound_and_differ() {
+    fn waits_double_up_to_the_longest_with_jitter() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
         let mut backoff = Backoff::new(first, longest);
         for step in [100, 200, 400, 800, 1000, 1000].map(Duration::from_millis) {

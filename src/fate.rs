@@ -169,7 +169,7 @@ mod tests {
     use crate::protocol::Dialect;
 
     #[test]
-    fn each_fate_has_its_code_and_its_words() {
+    fn each_fate_has_its_code_and_text() {
         let accepted = Fate::accepted();
         let refusal = Refusal::new(Code::new(451), "not here");
         let unjudged = Unjudged { plugin: "guard".into(), reason: "used up its CPU time".into(), is_general: false };

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_checked_where_they_enter() {
+    fn invalid_names_are_refused_when_parsed() {
         assert_eq!(Uid::parse("1074").unwrap().as_str(), "1074");
         assert_eq!(Uid::parse(""), Err(InvalidName::Empty));
         assert_eq!(Room::parse(&"x".repeat(129)), Err(InvalidName::TooLong(129)));

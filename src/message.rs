@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_stands_once_and_keeps_its_place() {
+    fn repeated_key_keeps_its_first_place_and_its_last_value() {
         let entries: Entries = [("a", "1"), ("b", "2"), ("a", "3")].into_iter().collect();
         assert_eq!(entries.iter().collect::<Vec<_>>(), [("a", "3"), ("b", "2")]);
     }

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn owner_and_mode_are_root_or_own_and_closed_to_others() {
+    fn file_of_another_owner_or_writable_by_others_is_refused() {
         for (own, owner, mode, is_good) in [
             (0, 0, 0o100_644, true),
             (1000, 0, 0o100_644, true),

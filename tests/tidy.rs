@@ -18,6 +18,8 @@ mod folders;
 mod lines;
 #[path = "tidy/links.rs"]
 mod links;
+#[path = "tidy/moved.rs"]
+mod moved;
 #[path = "tidy/names.rs"]
 mod names;
 #[path = "tidy/prose.rs"]
@@ -233,14 +235,14 @@ fn files_and_functions_stay_within_their_line_limits() {
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn every_source_file_opens_with_a_module_comment() {
     let silent: Vec<String> =
         SOURCES.iter().filter(|s| !s.is_generated() && !s.text.starts_with("//! ")).map(|s| s.path.clone()).collect();
     none("a file opens with `//!`", &silent);
 }
 
 #[test]
-fn nothing_is_left_for_later() {
+fn no_marks_of_unfinished_work_are_left() {
     // Split, so that this file does not find itself.
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")];
     let mut broken = Vec::new();
@@ -270,7 +272,7 @@ fn no_test_is_skipped_and_none_sleeps() {
 }
 
 #[test]
-fn a_panic_names_its_invariant() {
+fn panics_in_product_code_name_their_invariant() {
     let mut broken = Vec::new();
     let bench = SOURCES.iter().filter(|s| s.path.starts_with("bench/src/"));
     for source in own().chain(bench) {
@@ -423,7 +425,7 @@ fn required_top_level_files_exist() {
 }
 
 #[test]
-fn no_file_knows_the_machine_it_was_made_on() {
+fn no_file_names_paths_of_a_machine() {
     // Split, so that this file does not find itself.
     let marks =
         [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/opt/", "wheels"), concat!("/.cargo/", "registry")];
@@ -441,7 +443,7 @@ fn no_file_knows_the_machine_it_was_made_on() {
 }
 
 #[test]
-fn a_name_means_one_thing() {
+fn type_names_and_glossary_terms_are_unique() {
     let sources = own().filter(|source| !source.is_generated());
     let types = sources.flat_map(|source| names::types(&source.path, &source.code));
     none("a type that is visible beyond its parent has a name of its own", &names::repeated(types));
@@ -472,7 +474,7 @@ fn prose_is_plain() {
 }
 
 #[test]
-fn every_item_of_the_interface_has_its_words_and_stands_in_the_reference() {
+fn every_item_of_the_interface_has_a_comment_and_is_in_the_reference() {
     let (page, silent) = reference::page(&read("wit/skylark.wit"));
     none("an item of the interface says what it is", &silent);
     made("docs/reference/plugin-interface.md", &page);

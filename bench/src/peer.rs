@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_it_is_told() {
+    fn invalid_peer_reports_its_fault() {
         assert!(fault("centrifugo").contains("KIND=URL"));
         assert!(fault("nats=ws://127.0.0.1:1").contains("unknown kind of peer \"nats\""));
         assert!(fault("pusher=ws://127.0.0.1:1,key=k,secret=s").contains("expected id="));

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_says_its_number() {
+    fn receiver_number_is_read_from_the_query() {
         assert_eq!(number("GET /?n=17 HTTP/1.1"), Some(17));
         assert_eq!(number("/"), None);
     }

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_bar_is_1_and_an_invalid_run_3_whatever_its_bars() {
+    fn missed_bar_exits_with_1_and_invalid_run_with_3() {
         let bar = |ok| Verdict { ok, ..Verdict::default() };
         let mut results = Results { bars: vec![bar(true)], ..Results::default() };
         assert_eq!(results.exit_code(), 0);

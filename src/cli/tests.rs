@@ -74,7 +74,7 @@ fn invalid_command_line_exits_with_2() {
 }
 
 #[test]
-fn each_target_has_its_request() {
+fn push_command_builds_the_request_of_its_target() {
     let request = |line: &str| {
         let Command::Push(push) = parse(&format!("push {line} --text hi")).unwrap().command else { panic!("no push") };
         let (path, body) = push.request(push.message().unwrap());
@@ -242,7 +242,7 @@ async fn node(answer: &'static str) -> (http::Node, tokio::task::JoinHandle<Stri
 }
 
 #[tokio::test]
-async fn a_nodes_answer_is_the_commands_answer() {
+async fn request_to_a_node_returns_its_answer_or_a_readable_error() {
     let (ok, asked) = node("HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{\"code\":200}").await;
     assert_eq!(ok.request(hyper::Method::POST, "/send", Some(&json!({}))).await.unwrap(), r#"{"code":200}"#);
     let asked = asked.await.unwrap();

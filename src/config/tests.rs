@@ -52,7 +52,7 @@ fn faults(base: &str) -> Vec<String> {
 }
 
 #[test]
-fn without_a_file_the_defaults_hold() {
+fn load_without_a_file_gives_the_defaults() {
     let loaded = Files::new("").load(None, &[]).unwrap();
     assert_eq!(loaded.config, Config::default());
     assert_eq!(loaded.config.heartbeat.interval, Duration::from_secs(25));
@@ -119,7 +119,7 @@ fn every_fault_is_told_at_once_with_line_key_value_and_nearest_name() {
 }
 
 #[test]
-fn wrong_shapes_are_faults_of_their_line() {
+fn value_of_a_wrong_kind_is_a_fault_with_its_line() {
     assert_eq!(
         faults("log: loud\napi:\n  keys: secret\n  insecure: [true]\nnode:\n  number: {a: 1}\n"),
         [
@@ -334,7 +334,7 @@ fn a_listener_speaks_tls_with_both_files_or_not_at_all() {
 }
 
 #[test]
-fn an_intake_has_the_keys_of_its_kind() {
+fn intake_reads_the_keys_of_its_kind() {
     let load = |text: &str| Files::new(text).load(None, &[]).unwrap();
     let loaded = load(
         "intakes:\n  - {kind: redis}\n  - {kind: redis-stream, topic: push, group: g, url: redis://h, user: u, password: canary}\n  \
@@ -383,7 +383,7 @@ fn an_intake_without_brokers_uses_those_of_the_bus() {
 }
 
 #[test]
-fn bombs_are_refused_before_they_grow() {
+fn nested_or_aliased_yaml_bomb_is_refused_unexpanded() {
     let deep = format!("node: {}", "[".repeat(100_000));
     assert!(faults(&deep)[0].contains("not YAML"), "{:?}", faults(&deep));
     let blocks: String = (0..100).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
@@ -401,7 +401,7 @@ fn bombs_are_refused_before_they_grow() {
 }
 
 #[test]
-fn a_key_of_any_length_is_a_short_fault() {
+fn fault_of_a_long_key_is_shortened() {
     let long = "k".repeat(500_000);
     let found = faults(&format!("? {long}\n: 1\nlimits:\n  ? {long}\n  : 1\n"));
     assert_eq!(found.len(), 2);
@@ -425,7 +425,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_reload_says_what_it_can_take_live() {
+fn reload_reports_live_keys_and_keys_that_need_a_restart() {
     let files = Files::new("limits: {batch: 10}\n");
     let loaded = files.load(None, &[]).unwrap();
     files.write(

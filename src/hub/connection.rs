@@ -410,7 +410,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_is_a_pointer_and_what_it_points_to_is_small() {
+    fn connection_handle_is_one_pointer_and_its_state_fits_136_bytes() {
         println!("handle: {} bytes, behind it: {} bytes", size_of::<Connection>(), size_of::<Inner>());
         println!("who it is bound to: {} bytes", size_of::<Binding>());
         assert_eq!(size_of::<Option<Connection>>(), size_of::<usize>());
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_survives_its_number() {
+    fn form_round_trips_through_its_number() {
         for number in 1..=u8::try_from(Form::COUNT).unwrap() {
             assert_eq!(form_number(form_of(number).unwrap()), number);
         }

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_close_code_that_a_client_chose_is_one_label() {
+    fn close_codes_chosen_by_clients_share_one_label() {
         for code in 0..=u16::MAX {
             assert_eq!(close_label(Disconnect { code, reason: "" }), "client");
         }

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_with_one_or_two_connections_takes_no_list_of_its_own() {
+    fn user_with_up_to_two_connections_fits_48_bytes() {
         println!("entry of a user: {} bytes", size_of::<(Uid, UserConnections)>());
         assert!(size_of::<(Uid, UserConnections)>() <= 48);
     }

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_goes_out_in_one_call() {
+    fn queued_parts_are_written_in_one_call() {
         let (mut queue, socket) = (queue(&["one ", "two ", "three"]), sips(&[100]));
         let flush = flush(&mut queue, &socket);
         assert!(flush.error.is_none() && queue.is_empty());
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_in_part_goes_on_where_it_stopped() {
+    fn partial_write_continues_at_its_next_byte() {
         let (mut queue, socket) = (queue(&["one ", "two ", "three"]), sips(&[2, 3, 1]));
         let first = flush(&mut queue, &socket);
         assert_eq!(first.error.unwrap().kind(), io::ErrorKind::WouldBlock);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_consumer_keeps_only_the_run_that_its_socket_stands_in() {
+    fn clearing_keeps_only_the_partly_written_run() {
         let (mut begun, socket) = (queue(&["one ", "two ", "three"]), sips(&[5]));
         flush(&mut begun, &socket);
         assert_eq!(begun.clear_unstarted(), Load::new(5, 1));

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_due_once_at_their_tick_and_the_far_ones_come_early() {
+    fn entry_is_due_once_at_its_tick_or_at_the_horizon() {
         let mut wheel = Wheel::new(1);
         wheel.arm(0, 5);
         wheel.arm(1, 5);
@@ -129,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_wheel_does_what_a_map_does(steps in prop::collection::vec((0u32..12, 0u32..70, 0u8..4), 1..200)) {
+        fn wheel_matches_an_ordered_map(steps in prop::collection::vec((0u32..12, 0u32..70, 0u8..4), 1..200)) {
             let mut wheel = Wheel::new(1);
             let mut model = std::collections::BTreeMap::new();
             for (index, delta, what) in steps {

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stream_name_is_its_text() {
+    fn stream_name_round_trips_as_text() {
         for text in ["all", "u:alice", "r:lobby", "r:a:b"] {
             assert_eq!(text.parse::<StreamName>().unwrap().to_string(), text);
         }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn position_is_its_text() {
+    fn position_round_trips_as_text() {
         let position = Position { epoch: Epoch::parse("k3v9x0ab").unwrap(), offset: 41, id: -9 };
         assert_eq!(position.to_string(), "k3v9x0ab:41:-9");
         assert_eq!("k3v9x0ab:41:-9".parse(), Ok(position));

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_bounded_so_that_a_queue_can_take_part_of_a_batch() {
+    fn batch_over_the_run_limit_is_split() {
         let big = "x".repeat(MAX_RUN_BYTES - 200);
         let batch = [envelope("a", &big), envelope("a", &big), envelope("a", "y")];
         let lengths: Vec<usize> = runs(&batch, &[]).iter().map(ExactSizeIterator::len).collect();

@@ -48,7 +48,7 @@ mod tests {
     use crate::node::fake::Fake;
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_ends_with_its_deadline_however_many_steps_are_left() {
+    async fn drain_ends_at_its_deadline_with_steps_left() {
         let fake = Fake::new(&Config::default());
         let mut connections = Vec::new();
         for i in 0..2 * MIN_STEP + 1 {

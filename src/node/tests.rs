@@ -134,7 +134,7 @@ async fn a_second_bind_adds_and_never_changes_the_user() {
 }
 
 #[tokio::test]
-async fn a_device_of_the_token_outlives_what_a_later_bind_types() {
+async fn device_of_the_token_is_kept_against_later_claims() {
     let fake = fake();
     let connection = fake.attach(DevicePolicy::AllowAll).await;
     let device = |text: &str| Some(crate::id::Device::parse(text).unwrap());
@@ -150,7 +150,7 @@ async fn a_device_of_the_token_outlives_what_a_later_bind_types() {
 }
 
 #[tokio::test]
-async fn a_login_gives_a_connection_its_user_and_may_change_it() {
+async fn login_binds_a_connection_and_can_change_its_user() {
     let fake = fake();
     let services = NodeServices::new(Arc::downgrade(&fake.node));
     let account = |user: &str, rooms: &[&str]| {
@@ -250,7 +250,7 @@ async fn streams_are_held_before_first_and_released_after_last_connection() {
 }
 
 #[tokio::test]
-async fn a_bus_that_is_away_makes_the_node_unready_and_binds_come_back() {
+async fn bus_outage_turns_readiness_red_and_refuses_binds() {
     let fake = fake();
     fake.set_bus_faults(&["redis is unavailable"]);
     assert!(fake.node.readiness().unwrap_err().contains(&"redis is unavailable".to_owned()));
@@ -262,7 +262,7 @@ async fn a_bus_that_is_away_makes_the_node_unready_and_binds_come_back() {
 }
 
 #[tokio::test]
-async fn presence_is_told_once_for_a_user_and_for_each_room() {
+async fn presence_events_are_sent_once_per_user_and_room() {
     let fake = fake();
     let phone = fake.connect("1074", "phone", "android", &["lobby"]).await;
     let desk = fake.connect("1074", "desk", "windows", &[]).await;

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_tell_the_same() {
+    fn digest_of_bytes_and_of_a_reader_are_equal() {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!((of(b"").as_str(), of_rest(&mut &b""[..]).unwrap().as_str()), (empty, empty));
         let long = vec![7; 2 * CHUNK + 1];

@@ -82,14 +82,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_in_its_order(message in message()) {
+        fn canonical_message_round_trips_in_order(message in message()) {
             let mut body = Vec::new();
             put_canonical(&message, &mut body);
             prop_assert_eq!(read_canonical(&body).unwrap(), message);
         }
 
         #[test]
-        fn any_bytes_are_a_message_or_an_error_as_prost_says(body in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn canonical_reader_agrees_with_prost_on_any_bytes(body in proptest::collection::vec(any::<u8>(), 0..64)) {
             let (ours, theirs) = (read_canonical(&body), proto::Message::decode(&*body));
             if let (Ok(ours), Ok(theirs)) = (ours, theirs) {
                 prop_assert_eq!((ours.id, ours.action, ours.title), (theirs.id, theirs.action, theirs.title));

@@ -23,7 +23,7 @@ mod tests {
 
     /// `SKYLARK_REGENERATE=1 cargo test protocol::proto` writes the files; without the variable they are compared.
     #[test]
-    fn the_committed_code_is_what_the_proto_files_give() {
+    fn committed_code_matches_the_proto_files() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let files = ["client", "cim", "bus", "cluster"].map(|name| format!("skylark/v1/{name}.proto"));
         let descriptors = protox::compile(files, [root.join("proto")]).unwrap();

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_can_be_written_in_every_form() {
+    fn message_within_the_limit_is_encodable_in_every_form() {
         let nul = |bytes: usize| Message {
             content: [("a", "\0".repeat(bytes)), ("b", String::new())].into_iter().collect(),
             ..Message::default()

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_head_is_told_before_the_body_comes() {
+    fn invalid_frame_head_is_an_error_before_its_body_arrives() {
         let split = |bytes: &[u8]| split_tcp_frame(&mut BytesMut::from(bytes), 16);
         assert_eq!(split(&[]), Ok(None));
         assert_eq!(split(&[3]), Ok(None));

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_counts_only_where_it_may() {
+    fn cookie_without_an_allowed_origin_is_refused_or_ignored() {
         let no_cookie = TokenSources { cookie: Cookie::Refused, ..ALL };
         let read = |headers: &[_]| presented("/", headers, no_cookie).map(|p| p.claim.token);
         assert_eq!(read(&[("cookie", "token=c")]), Err(BadHandshake::CookieWithoutOrigin));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told() {
+    fn invalid_dialect_or_fact_of_a_handshake_is_refused_by_name() {
         let long = format!("/ws?channel={}", "x".repeat(257));
         let table: &[(&str, &str, &str)] = &[
             ("/ws?dialect=morse", "", "dialect: expected yunque.pb, yunque.json, cim.pb or cim.json, got \"morse\""),

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_leave_the_reserve_to_requests_and_requests_leave_the_rest_to_the_node() {
+    fn sockets_near_the_limit_are_refused_first_for_clients_then_for_requests() {
         use SocketUse::{Full, OneRequest, Refused};
         let few = Descriptors { limit: 256 };
         // The number of a socket; then the entrance at a listener for clients, for both, for requests.

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_decides() {
+    fn listed_origins_are_allowed() {
         use OriginCheck::Refused;
         const ALLOWED: OriginCheck = OriginCheck::Allowed { cookie: true };
         const NO_COOKIE: OriginCheck = OriginCheck::Allowed { cookie: false };
@@ -193,14 +193,14 @@ mod tests {
     }
 
     #[test]
-    fn no_origin_is_no_page_whatever_the_list_says() {
+    fn request_without_an_origin_is_no_web_page() {
         assert_eq!(check(None, Some("a.com"), &listener(&[], false)), OriginCheck::None);
         assert_eq!(check(None, Some("a.com"), &listener(&["*"], false)), OriginCheck::None);
         assert_eq!(check(Some("http://a.com"), None, &listener(&["same-host"], false)), OriginCheck::Refused);
     }
 
     #[test]
-    fn host_with_an_odd_port_is_not_this_machine() {
+    fn host_with_an_invalid_port_is_not_loopback() {
         for text in
             ["127.0.0.1:1.evil.example", "[::1]evil.example:1", "localhost:", "http://127.0.0.1:x", "a@localhost"]
         {

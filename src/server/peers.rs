@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_its_share_and_gets_it_back() {
+    fn address_at_its_limit_is_refused_until_a_release() {
         let peers = Peers::default();
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         assert!(peers.acquire(a, 2) && peers.acquire(a, 2) && !peers.acquire(a, 2));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_counts_as_what_one_machine_is_given() {
+    fn ipv6_addresses_are_limited_by_their_64_bit_prefix() {
         let table =
             [("::ffff:10.0.0.1", "10.0.0.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"), ("10.0.0.1", "10.0.0.1")];
         for (ip, expected) in table {

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_last_end_is_heard() {
+    async fn waiting_for_tasks_ends_with_the_last_task() {
         let tasks = Arc::new(Tasks::default());
         tasks.all_ended().await;
         tasks.begin();

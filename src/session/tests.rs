@@ -92,7 +92,7 @@ fn bound_as(uid: &str) -> Client {
 }
 
 #[test]
-fn a_bind_reply_names_another_node_only_where_that_is_the_one_to_dial() {
+fn bind_reply_has_next_only_for_another_node() {
     let uid = Uid::parse("1074").unwrap();
     assert_eq!(bind_reply(&uid, None, &place(), NOW).data.get("next"), None);
     let elsewhere = ClientLocation { next: Some("10.0.0.2:8080".to_owned()), ..place() };
@@ -149,7 +149,7 @@ fn said(actions: Vec<Action>) -> ClientMessage {
 }
 
 #[test]
-fn a_token_of_the_transport_binds_at_once_and_says_so() {
+fn token_of_the_transport_binds_at_once_with_a_reply() {
     let mut session = Client::new();
     let shown = Box::new(Claim {
         token: Some("t".into()),
@@ -217,7 +217,7 @@ fn bind_data_reaches_the_auth_plugins_whole_and_the_connection_checked() {
 }
 
 #[test]
-fn a_refusal_is_told_in_band_and_closes() {
+fn refused_bind_is_answered_in_band_and_closes() {
     let handshake = |code: &str, words: &str| {
         Action::Reply(Reply {
             key: "client_handshake".into(),
@@ -249,7 +249,7 @@ fn a_refusal_is_told_in_band_and_closes() {
 }
 
 #[test]
-fn a_bind_that_the_node_refuses_is_a_refusal() {
+fn bind_refused_by_the_node_closes_the_connection() {
     let mut session = Client::new();
     on(&mut session, sent("client_bind", &[("token", "t")]));
     on(&mut session, Input::Admitted(Ok(admission("1"))));
@@ -259,7 +259,7 @@ fn a_bind_that_the_node_refuses_is_a_refusal() {
 }
 
 #[test]
-fn a_bind_that_follows_adds_and_never_changes_the_user() {
+fn second_bind_adds_facts_and_keeps_the_user() {
     let mut session = bound_as("1074");
     let facts = Facts { device: Some("d".into()), ..Facts::default() };
     let actions = on(&mut session, sent("client_bind", &[("uid", "1"), ("deviceId", "d")]));
@@ -312,7 +312,7 @@ fn tags_are_set_and_removed() {
 }
 
 #[test]
-fn a_message_is_published_as_the_user_it_is_from() {
+fn message_is_published_with_the_bound_user_as_sender() {
     let mut session = bound_as("1078");
     let data = [
         ("to", "user:1074"),
@@ -400,7 +400,7 @@ fn other_keys_go_to_plugins_bound_or_not() {
 }
 
 #[test]
-fn a_handler_stretches_the_unbound_time_up_to_its_bound() {
+fn handler_answer_extends_the_unbound_time_within_its_bound() {
     let ok = || Input::Handled(Some(Answer { code: Code::OK, message: String::new(), data: Entries::new() }));
     let table = [(10, Some(45)), (270, Some(30)), (300, None), (900, None)];
     for (after, expected) in table {
@@ -426,7 +426,7 @@ fn a_handler_that_logs_its_caller_in_extends_no_unbound_time() {
 }
 
 #[test]
-fn what_needs_a_user_is_refused_without_one() {
+fn request_that_needs_a_user_is_401_without_one() {
     for key in ["client_refresh", "client_set_tag", "client_remove_tag", "room_join", "room_leave", "message"] {
         let mut session = Client::new();
         let reply = only_reply(on(&mut session, sent(key, &[])));
@@ -474,7 +474,7 @@ fn bad_data_is_answered_with_its_field() {
 }
 
 #[test]
-fn publishing_may_be_off() {
+fn message_is_403_while_publishing_is_off() {
     let mut session = bound_as("1");
     let rules = Rules { publish: false, ..RULES };
     let reply = only_reply(session.on(sent("message", &[("to", "user:2")]), NOW, &rules));

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_lines_of_guests_are_kept_and_only_the_newest() {
+    fn guest_log_keeps_only_the_newest_lines_of_guests() {
         let log = GuestLog::default();
         let subscriber = tracing_subscriber::registry().with(log.clone());
         tracing::subscriber::with_default(subscriber, || {

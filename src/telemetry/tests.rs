@@ -41,7 +41,7 @@ fn a_file_that_cannot_be_written_is_an_error_with_its_name() {
 }
 
 #[test]
-fn old_files_go_and_the_date_stands_before_the_extension() {
+fn rotation_removes_old_files_and_dates_names_before_the_extension() {
     use std::io::Write as _;
     let dir = tempfile::tempdir().unwrap();
     for day in 1..=4 {
@@ -72,7 +72,7 @@ fn old_files_go_and_the_date_stands_before_the_extension() {
 }
 
 #[test]
-fn a_log_file_that_was_moved_away_is_opened_again_by_its_name() {
+fn moved_log_file_is_created_again() {
     use std::io::Write as _;
     let dir = tempfile::tempdir().unwrap();
     let mut log = Config::default().log;

@@ -138,7 +138,7 @@ async fn of_two_simultaneous_logins_exactly_one_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_are_those_of_the_whole_cluster() {
+async fn lists_cover_the_whole_cluster() {
     let (_redis, cluster) = cluster(3).await;
     let mut clients = Vec::new();
     for user in 0..9 {

@@ -114,12 +114,12 @@ fn free() -> Vec<SocketAddr> {
 }
 
 #[test]
-fn the_readme_is_true() {
+fn commands_of_the_readme_work_as_shown() {
     Play { open_ended: &["1", "2", "5"], ..Play::of("README.md").with_ports() }.run();
 }
 
 #[test]
-fn the_reference_of_the_push_api_is_true() {
+fn examples_of_the_push_api_reference_work_as_shown() {
     let first = "\
 <!-- terminal 1 -->
 ```sh

@@ -32,7 +32,7 @@ async fn secure(gateway: &Gateway, service: &str, trust: &Trust) -> std::io::Res
 }
 
 #[tokio::test]
-async fn every_kind_of_client_is_bound_and_pushed_to() {
+async fn clients_of_every_kind_get_messages_over_tls() {
     let mut gateway = start();
     for line in
         ["  ws       wss://", "  api      https://", "  cim      wss://", "  cim-tcp  tls://", "  metrics  https://"]
@@ -113,7 +113,7 @@ async fn a_new_certificate_serves_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
-fn a_pair_that_does_not_serve_is_told_before_the_start() {
+fn unusable_certificate_pair_fails_check_and_start() {
     let folder = Setup::default().tls(Pair::new()).prepare();
     put(folder.path(), "key.pem", "this is no key");
     let said = |command: &str| {

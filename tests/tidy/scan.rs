@@ -270,7 +270,7 @@ fn character(rest: &[u8]) -> usize {
 }
 
 #[test]
-fn code_is_told_from_what_only_looks_like_it() {
+fn code_in_strings_and_comments_is_ignored() {
     let text = "let a = \"fn x() { // no\"; /* fn /* y */ */ let c = '{'; let r = r#\"\"}\"#; fn real<'a>() {\n}\n";
     let source = Source { path: "src/x.rs".into(), text: text.into(), code: blank(text) };
     let functions = source.functions();

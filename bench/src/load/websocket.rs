@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_s_frame_has_a_mask_that_changes_nothing() {
+    fn client_frame_is_masked_and_keeps_its_payload() {
         for len in [0, 125, 126, 65_536] {
             let payload = vec![7; len];
             let frame = from_client(BINARY, &payload);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_of_a_frame_stands_at_its_front() {
+    fn first_bytes_of_a_frame_give_its_kind() {
         assert_eq!(kind(b"\x02abc"), Kind::Message);
         assert_eq!(kind(br#"{"type":1}"#), Kind::Ping);
         assert_eq!(kind(br#"{"type":4,"content":"{}"}"#), Kind::Reply);

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shape_has_its_path_and_a_whole_body() {
+    fn each_kind_of_push_has_its_path_and_body() {
         let user = [item(To::User(1)), item(To::User(2))];
         let room = [item(To::Room { size: 10, first: 20 }); 2];
         assert_eq!(body(&user[..1]).0, "/send");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_says_whom_and_how_long() {
+    fn push_request_holds_its_receivers_and_its_length() {
         let mut out = Vec::new();
         Wire::Push.request(&mut out, &[item(To::Room { size: 10, first: 20 })], 100);
         let field = |at: usize| u32::from_le_bytes(*out[at..].first_chunk().unwrap());

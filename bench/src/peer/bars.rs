@@ -35,7 +35,7 @@ mod tests {
     use crate::results::sample::Sample;
 
     #[test]
-    fn a_bar_names_the_peer_and_what_was_not_measured_has_none() {
+    fn measured_cell_gets_a_bar_with_the_name_of_the_peer() {
         let peer: &'static Peer =
             Box::leak(Box::new(Peer::parse("centrifugo=ws://127.0.0.1:1,key=k,secret=s").unwrap()));
         let mut results = Results::default();

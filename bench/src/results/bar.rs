@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
+    fn bar_without_a_figure_has_no_verdict() {
         assert_eq!(bar(Must::BeAtLeast(1.0)).judge("other", &results()), None);
         assert_eq!(bar(Must::BeAtLeast(1.0)).judge("cell", &Results::default()), None);
     }

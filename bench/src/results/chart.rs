@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_of_nothing_is_a_chart() {
+    fn chart_without_values_is_valid_svg() {
         for scale in [Scale::Linear, Scale::Log] {
             assert!(chart(scale, vec![row("", "", 0.0)]).svg().contains("</svg>"));
         }

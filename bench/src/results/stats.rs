@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_does_not_count() {
+    fn spread_ignores_nan_and_infinity() {
         assert_eq!(Spread::of([]), None);
         assert_eq!(Spread::of([f64::NAN, 1.0, f64::INFINITY]).unwrap().median, 1.0);
     }

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_is_a_process_and_what_it_started() {
+    fn family_of_a_process_includes_its_children() {
         let mut child = std::process::Command::new("sh")
             .args(["-c", "read line"])
             .stdin(std::process::Stdio::piped())

@@ -46,7 +46,7 @@ fn the_bench_drives_a_running_server_that_speaks_cim() {
 }
 
 #[test]
-fn a_peer_that_cannot_be_asked_is_told() {
+fn invalid_peer_option_exits_with_1_and_its_reason() {
     for (peer, words) in [
         ("mqtt=ws://127.0.0.1:1", "unknown kind of peer \"mqtt\""),
         ("centrifugo=ws://127.0.0.1:1,secret=s", "expected key="),

@@ -78,7 +78,7 @@ fn a_run_that_could_not_be_made_is_invalid_and_ends_with_3() {
 
 /// Two nodes and their Redis are one contender: the CPU of both nodes is measured, and that of Redis beside it.
 #[test]
-fn a_cluster_is_measured_with_what_its_redis_did() {
+fn cluster_cell_reports_the_round_trips_of_redis() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("now.json");
     let told = good(tiny().args(["--cell", "cluster", "--json"]).arg(&file));
@@ -102,7 +102,7 @@ fn a_cluster_is_measured_with_what_its_redis_did() {
 }
 
 #[test]
-fn a_call_is_measured_and_a_guest_that_is_missing_is_told_with_what_builds_it() {
+fn missing_guest_of_the_calls_cell_reports_its_build_command() {
     let output = tiny().args(["--cell", "calls", "--guests", "nowhere"]).output().unwrap();
     let table = text(&output.stdout);
     assert_eq!(output.status.code(), Some(3), "{table}{}", text(&output.stderr));
@@ -122,14 +122,14 @@ fn a_call_is_measured_and_a_guest_that_is_missing_is_told_with_what_builds_it() 
 }
 
 #[test]
-fn what_skipping_a_record_of_a_kafka_bus_costs_is_told() {
+fn skip_cell_reports_the_cpu_time_of_a_skipped_record() {
     let table = good(tiny().args(["--cell", "skip"]));
     let table = text(&table.stdout);
     assert!(table.contains("a record of another node's") && table.contains("µs of CPU each"), "{table}");
 }
 
 #[test]
-fn a_cell_that_is_not_there_is_told_with_those_that_are() {
+fn unknown_cell_exits_with_1_and_the_list_of_cells() {
     let output = bench().args(["--cell", "fanout"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("fan-out-10k, linearity"), "{}", text(&output.stderr));

@@ -107,7 +107,7 @@ fn refused(answer: AuthAnswer) -> (String, String) {
 const NO_KEYS: &str = "token: the keys of its issuer cannot be had now";
 
 #[test]
-fn keys_of_both_kinds_let_in_and_are_asked_for_once() {
+fn rsa_and_ec_keys_admit_after_one_request() {
     publish(&[rsa_jwk("r", 1), curve_jwk("c", 1)]);
     let mut plugin = plugin("keep_claims = [\"iss\"]");
     assert_eq!(asked(), 0, "nothing is asked before somebody comes");
@@ -121,7 +121,7 @@ fn keys_of_both_kinds_let_in_and_are_asked_for_once() {
 }
 
 #[test]
-fn the_algorithm_is_the_keys_and_no_other() {
+fn token_with_another_algorithm_than_its_key_is_refused() {
     publish(&[rsa_jwk("r", 1), curve_jwk("c", 1)]);
     let mut plugin = plugin("");
     let token = |alg: &str, kid: &str, by| signed(&json!({"alg": alg, "kid": kid}), &claims(), by);
@@ -163,7 +163,7 @@ fn an_unknown_key_is_asked_for_once_an_interval() {
 }
 
 #[test]
-fn what_one_instance_read_the_others_know() {
+fn keys_are_shared_by_all_instances() {
     publish(&[rsa_jwk("r", 1), json!({"kty": "oct", "k": "c2VjcmV0"})]);
     for mut instance in (0..5).map(|_| plugin("")) {
         admitted(ask(&mut instance, by_rsa("r", 1)));
@@ -178,7 +178,7 @@ fn what_one_instance_read_the_others_know() {
 }
 
 #[test]
-fn without_keys_a_node_asks_only_so_often() {
+fn requests_without_keys_are_limited() {
     let mut instances: Vec<JwksAuth> = (0..5).map(|_| plugin("requests = 2")).collect();
     for instance in &mut instances {
         assert_eq!(refused(ask(instance, by_rsa("r", 1))), ("503".to_owned(), NO_KEYS.to_owned()));
@@ -190,7 +190,7 @@ fn without_keys_a_node_asks_only_so_often() {
 }
 
 #[test]
-fn while_the_issuer_is_away_its_keys_count_for_a_while() {
+fn keys_stay_valid_during_an_issuer_outage_until_stale() {
     let mut plugin = plugin("ttl = 60\nstale = 100\ninterval = 10");
     assert_eq!(refused(ask(&mut plugin, by_rsa("r", 1))), ("503".to_owned(), NO_KEYS.to_owned()));
     for (status, body) in [
@@ -217,7 +217,7 @@ fn while_the_issuer_is_away_its_keys_count_for_a_while() {
 }
 
 #[test]
-fn keys_that_are_not_for_this_are_passed_over() {
+fn unsuitable_keys_are_skipped() {
     let with = |mut jwk: Value, name: &str, value: Value| {
         jwk[name] = value;
         jwk
@@ -244,7 +244,7 @@ fn keys_that_are_not_for_this_are_passed_over() {
 }
 
 #[test]
-fn claims_are_held_to_the_rules() {
+fn token_with_an_invalid_claim_is_refused_by_name() {
     publish(&[rsa_jwk("r", 1)]);
     let mut plugin = plugin("");
     let header = json!({"alg": "RS256", "kid": "r"});

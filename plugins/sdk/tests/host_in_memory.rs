@@ -62,7 +62,7 @@ fn effects_and_lines_are_kept_in_order() {
 }
 
 #[test]
-fn the_directory_knows_who_the_test_connected() {
+fn directory_lists_the_users_that_the_test_connected() {
     testing::connect("1", 11);
     testing::with(|host| host.online.get_mut("1").unwrap()[0].rooms.push("lobby".to_owned()));
     assert!(directory::online("1") && !directory::online("2"));

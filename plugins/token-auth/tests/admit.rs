@@ -203,7 +203,7 @@ fn without_a_token_the_next_plugin_is_asked() {
 }
 
 #[test]
-fn a_uid_that_is_a_token_is_taken_as_one() {
+fn token_in_the_uid_field_is_accepted() {
     let good = token(&json!({"sub": "1074", "exp": now() + 60}));
     assert_eq!(admitted(ask(&mut plugin(""), None, Some(good), None)).uid, "1074");
     let bad = sign(&json!({"alg": "HS256"}), &json!({"sub": "1074", "exp": now() + 60}), "wrong");

@@ -92,7 +92,7 @@ fn a_voice_call_has_its_own_action() {
 }
 
 #[test]
-fn each_way_to_end_tells_the_other_side() {
+fn every_end_of_a_call_is_pushed_to_the_other_party() {
     for (who, key, data, accept, expected, state) in [
         ("2", "call_reject", None, false, ("1", action::REJECT), "rejected"),
         ("2", "call_reject", Some(("reason", "busy")), false, ("1", action::BUSY), "rejected"),
@@ -121,7 +121,7 @@ fn each_way_to_end_tells_the_other_side() {
 }
 
 #[test]
-fn who_is_offline_cannot_be_called_and_cannot_be_answered() {
+fn call_to_or_from_an_offline_user_is_refused_with_404() {
     let mut plugin = plugin();
     assert_eq!(said(&ask(&mut plugin, "1", "call_invite", &[("callee", "9")])), ("404", "user 9 is offline"));
     let call = invite(&mut plugin, "1", "2");
@@ -133,7 +133,7 @@ fn who_is_offline_cannot_be_called_and_cannot_be_answered() {
 }
 
 #[test]
-fn who_is_in_a_call_is_busy() {
+fn user_in_a_call_is_busy_for_others() {
     let mut plugin = plugin();
     let call = invite(&mut plugin, "1", "2");
     testing::take_pushes();
@@ -157,7 +157,7 @@ fn who_is_in_a_call_is_busy() {
 }
 
 #[test]
-fn who_asks_twice_gets_one_call() {
+fn repeated_invitation_returns_the_same_call() {
     let mut plugin = plugin();
     let call = invite(&mut plugin, "1", "2");
     testing::take_pushes();
@@ -170,7 +170,7 @@ fn who_asks_twice_gets_one_call() {
 }
 
 #[test]
-fn two_who_call_each_other_end_in_one_call() {
+fn users_who_invite_each_other_get_one_call() {
     let mut plugin = plugin();
     let call = invite(&mut plugin, "1", "2");
     testing::take_pushes();
@@ -183,7 +183,7 @@ fn two_who_call_each_other_end_in_one_call() {
 }
 
 #[test]
-fn only_the_right_party_may() {
+fn request_by_the_wrong_party_is_refused_with_403() {
     let mut plugin = plugin();
     let call = invite(&mut plugin, "1", "2");
     testing::take_pushes();
@@ -207,7 +207,7 @@ fn only_the_right_party_may() {
 }
 
 #[test]
-fn an_answer_that_comes_too_late_is_told_so_and_nobody_stays_busy() {
+fn late_answer_is_refused_with_408_and_frees_both_users() {
     let mut plugin = plugin();
     let call = invite(&mut plugin, "1", "2");
     testing::take_pushes();
@@ -225,7 +225,7 @@ fn an_answer_that_comes_too_late_is_told_so_and_nobody_stays_busy() {
 }
 
 #[test]
-fn the_other_devices_of_who_answers_stop_ringing() {
+fn answer_stops_the_ringing_of_the_users_other_devices() {
     let mut plugin = plugin();
     let call = invite(&mut plugin, "1", "3");
     testing::take_pushes();
@@ -255,7 +255,7 @@ fn faults_of_the_client_are_told_by_name() {
 }
 
 #[test]
-fn what_is_left_of_an_ended_call_keeps_nobody_busy() {
+fn stale_key_of_an_ended_call_makes_no_user_busy() {
     let mut plugin = plugin();
     kv::set("user:2", b"0123456789abcdef0123456789abcdef", None).unwrap();
     invite(&mut plugin, "1", "2");

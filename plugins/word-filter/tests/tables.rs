@@ -116,7 +116,7 @@ fn bless() {
 }
 
 #[test]
-fn the_tables_say_of_each_character_what_unicode_says() {
+fn tables_match_the_data_of_unicode() {
     if std::env::var_os("BLESS").is_some() {
         return bless();
     }

@@ -126,7 +126,7 @@ async fn connections_are_kept_for_the_same_plugin_and_place() {
 }
 
 #[tokio::test]
-async fn addresses_that_are_not_granted_are_not_dialled() {
+async fn request_to_an_ungranted_address_is_denied() {
     let (server, network) = (Server::start(None).await, client());
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let denied =
@@ -142,7 +142,7 @@ async fn addresses_that_are_not_granted_are_not_dialled() {
 }
 
 #[tokio::test]
-async fn redirects_are_told_and_caps_hold() {
+async fn redirect_is_not_followed_and_an_answer_over_a_cap_is_an_error() {
     let (server, network) = (Server::start(None).await, client());
     let answer = network.fetch(server.request("/redirect")).await.unwrap();
     assert_eq!((answer.status, answer.headers.contains(&("location".to_owned(), "/head".to_owned()))), (302, true));
@@ -160,7 +160,7 @@ async fn redirects_are_told_and_caps_hold() {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_with_whom_the_operator_trusts() {
+async fn tls_server_is_accepted_only_with_a_trusted_certificate() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_tells_its_language() {
+    fn files_of_a_folder_decide_its_build_recipe() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path();
         assert!(Recipe::of(at).unwrap_err().to_string().contains("expected Cargo.toml"));

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_name_says_what_a_good_one_is() {
+    fn invalid_plugin_name_is_refused() {
         for bad in ["", "A", "1a", "a_b", "a-", "../a", "a b", "test", &"a".repeat(65)] {
             assert!(name(bad).is_err(), "{bad}");
         }

@@ -5,7 +5,7 @@ use super::*;
 const KEY: &str = "api: {keys: [{name: a, key: 0123456789abcdef}]}\n";
 
 #[test]
-fn keys_that_only_the_old_listeners_need_do_not_go_before_a_restart() {
+fn reload_that_removes_keys_fails_while_old_listeners_need_them() {
     let files = Files::new(&format!("listeners:\n  - {{address: 0.0.0.0:80, serves: [api]}}\n{KEY}"));
     let loaded = files.load(None, &[]).unwrap();
     // Valid on its own: the API listens on loopback.
@@ -175,7 +175,7 @@ fn a_key_whose_scopes_changed_meaning_is_told() {
 }
 
 #[test]
-fn origins_of_every_site_are_told() {
+fn listener_open_to_every_origin_causes_a_warning() {
     let text = "listeners:\n  - {address: 127.0.0.1:1, serves: [ws], origins: ['*']}\n  - {address: 127.0.0.1:2, serves: [cim]}\n";
     let warnings = Files::new(text).load(None, &[]).unwrap().config.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");

@@ -104,7 +104,7 @@ fn variables_with_secrets_of_a_wrong_shape_are_not_shown() {
 }
 
 #[test]
-fn a_file_and_a_variable_lose_one_line_break_and_a_byte_order_mark_alike() {
+fn secret_from_file_or_variable_loses_one_line_break_and_a_byte_order_mark() {
     let files = Files::new("");
     files.write(
         "s.yaml",

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn every_target_reaches_its_connections_once_and_says_so() {
+async fn each_target_is_delivered_once_and_counted() {
     let hub = start(&settings());
     let (a1, a1_pipe) = attach(&hub, Some(YUNQUE)).await;
     assert!(hub.bind(&a1, binding("a", Some("phone"))).first);
@@ -38,7 +38,7 @@ async fn every_target_reaches_its_connections_once_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_list_of_users_is_walked_once_each() {
+async fn repeated_users_of_a_long_list_are_delivered_once() {
     let hub = start(&settings());
     let (_a, pipe) = bound(&hub, "7", YUNQUE).await;
     let names: Vec<String> = (0..200).map(|i| (i % 40).to_string()).collect();
@@ -151,7 +151,7 @@ async fn a_full_queue_is_counted_and_closes_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fan_out_counts_the_full_ones_and_spares_the_others() {
+async fn fan_out_counts_full_queues_and_delivers_to_the_others() {
     let run = frames(&["0123456789"]);
     let hub = start(&Settings { queue: Queue { frames: 2, ..settings().queue }, ..settings() });
     let mut pipes = Vec::new();
@@ -192,7 +192,7 @@ async fn an_empty_queue_takes_one_run_of_any_size() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_socket_is_shut_and_takes_no_more() {
+async fn broken_socket_is_shut_down_and_gets_no_more_messages() {
     let hub = start(&settings());
     let (a, pipe) = bound(&hub, "a", YUNQUE).await;
     pipe.break_it();

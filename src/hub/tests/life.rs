@@ -14,7 +14,7 @@ fn close_frame(why: Disconnect) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_broken_by_a_ping_and_three_unheard_ones_end_it() {
+async fn silent_connection_is_pinged_and_closed_after_three_missed_pings() {
     let hub = start(&settings());
     let (a, pipe) = bound(&hub, "a", TCP).await;
     sleep(24 * SECOND).await;
@@ -59,7 +59,7 @@ async fn nothing_is_written_before_the_form_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unbound_connection_ends_in_time_unless_it_is_extended_within_bounds() {
+async fn unbound_connection_is_closed_at_its_limit_which_extensions_move_within_bounds() {
     let hub = start(&settings());
     let (late, late_pipe) = attach(&hub, Some(YUNQUE)).await;
     let (more, _) = attach(&hub, Some(YUNQUE)).await;
@@ -135,7 +135,7 @@ async fn a_socket_that_takes_nothing_for_too_long_is_a_slow_consumer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_flushes_says_why_and_ends_the_writing_side() {
+async fn close_flushes_sends_the_reason_and_shuts_the_writing_half() {
     let hub = start(&settings());
     let (a, pipe) = bound(&hub, "a", YUNQUE).await;
     let run = frames(&["x"]);
@@ -156,7 +156,7 @@ async fn closing_flushes_says_why_and_ends_the_writing_side() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_blocked_connection_that_closes_is_cut_in_the_end() {
+async fn closing_connection_with_a_blocked_socket_is_cut_after_the_write_timeout() {
     let hub = start(&settings());
     let (a, pipe) = bound(&hub, "a", YUNQUE).await;
     pipe.allow(Some(3));
@@ -170,7 +170,7 @@ async fn a_blocked_connection_that_closes_is_cut_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn detaching_writes_what_waits_and_leaves_nothing_behind() {
+async fn detach_writes_queued_frames_and_removes_user_and_rooms() {
     let hub = start(&settings());
     let (a, pipe) = bound(&hub, "a", YUNQUE).await;
     let (b, _) = bound(&hub, "a", YUNQUE).await;
@@ -191,7 +191,7 @@ async fn detaching_writes_what_waits_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_mailbox_does_not_hold_up_a_detach() {
+async fn detach_does_not_wait_for_a_full_mailbox() {
     let hub = start(&Settings { shards: 1, queue: Queue { mailbox: 1, ..settings().queue }, ..settings() });
     let (a, pipe) = attach(&hub, Some(YUNQUE)).await;
     assert!(!hub.detach(&a).await.last, "the attach still fills the mailbox");
@@ -290,7 +290,7 @@ async fn page_after_detaches_continues_after_last_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_has_one_text_however_many_connections() {
+async fn connections_of_a_user_share_the_text_of_user_and_room() {
     let hub = start(&settings());
     let (a, _) = bound(&hub, "1074", YUNQUE).await;
     let (b, _) = bound(&hub, "1074", YUNQUE).await;
@@ -304,7 +304,7 @@ async fn a_user_has_one_text_however_many_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowded_room_empties_in_any_order() {
+async fn room_of_a_hundred_empties_in_any_order() {
     let hub = start(&settings());
     let mut members = Vec::new();
     for i in 0..100 {

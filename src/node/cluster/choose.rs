@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn each_node_gets_the_share_of_its_free_capacity() {
+    fn nodes_get_users_in_proportion_to_free_capacity() {
         let even = shares(&[member("a", 0, 1000), member("b", 0, 1000), member("c", 0, 1000), member("d", 0, 1000)]);
         assert!(even.iter().all(|share| (2300..2700).contains(share)), "{even:?}");
         let filled = shares(&[member("a", 0, 1000), member("b", 750, 1000)]);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_goes_moves_its_own_users_only() {
+    fn removed_node_moves_only_its_own_users() {
         let all = [member("a", 0, 1000), member("b", 0, 1000), member("c", 0, 1000)];
         for user in 0..1000 {
             let key = format!("u{user}");
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_full_drains_or_holds_no_connections_is_not_chosen() {
+    fn full_draining_or_intake_only_node_is_not_chosen() {
         let mut draining = member("a", 0, 1000);
         draining.draining = true;
         let mut intake = member("b", 0, 1000);
@@ -158,7 +158,7 @@ mod tests {
 
     /// Nodes of different versions must choose alike, so these values never change.
     #[test]
-    fn the_hash_is_part_of_the_interface() {
+    fn hash_of_user_and_node_is_fixed() {
         assert_eq!(hash("1074", "n1"), 0x9629_81af_cd9c_9677);
         assert_eq!(hash("小", "n2"), 0xdbf1_5d9c_cbee_f71f);
         assert_ne!(hash("1074", "n1"), hash("1074n", "1"));

@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_merged_only_as_far_as_every_node_has_told_its_own() {
+    fn merge_of_names_ends_where_an_incomplete_list_ends() {
         let both = merge_names(vec![part(&["a", "c", "d"], true), part(&["b", "c", "x"], false)]);
         let names: Vec<_> = both.rows.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         assert_eq!((names, both.more), (vec![("a", 1), ("b", 1), ("c", 2), ("d", 1)], true));

@@ -44,7 +44,7 @@ async fn bound(several: &mut Several, number: u16, who: &str, device: &str, chan
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_is_kicked_wherever_it_is() {
+async fn kick_closes_the_user_on_every_node() {
     let mut several = Several::new(3).await;
     let mut clients = Vec::new();
     for number in 1..=3 {
@@ -80,7 +80,7 @@ async fn a_node_that_does_not_answer_is_named_and_waited_for_half_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_room_is_one_room_on_all_nodes() {
+async fn room_has_its_members_of_all_nodes() {
     let mut several = Several::new(3).await;
     let here = several.connect(1, "a", &["lobby"]).await;
     let there = several.connect(2, "b", &[]).await;
@@ -122,7 +122,7 @@ async fn user_messages_reach_a_node_only_while_it_holds_the_user() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_login_on_another_node_takes_the_devices_place() {
+async fn later_bind_on_another_node_replaces_the_earlier_device() {
     let mut several = Several::new(3).await;
     let first = bound(&mut several, 1, "1074", "phone-1", "android").await;
     let desk = bound(&mut several, 3, "1074", "desk", "mac").await;
@@ -210,7 +210,7 @@ async fn presence_query_over_unrouted_bus_finds_the_user() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_learns_nothing_of_an_engine_that_does_not_answer() {
+async fn refusal_during_an_engine_outage_hides_the_engine() {
     let mut several = Several::new(1).await;
     let (free, matrix) = (DevicePolicy::AllowAll, DevicePolicy::Cim);
     let clients = [several.attach(1, free).await.unwrap(), several.attach(1, matrix).await.unwrap()];
@@ -272,7 +272,7 @@ async fn node_with_100_000_pending_offline_notices_keeps_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_absence_of_the_engine_costs_nobody_a_connection() {
+async fn short_engine_outage_closes_no_connection() {
     let mut several = Several::new(2).await;
     let client = several.connect(1, "1074", &[]).await;
     several.shared.cut(&id(1), true);
@@ -334,7 +334,7 @@ async fn bind_while_engine_is_away_is_refused_as_retryable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loss_is_told_to_every_live_client_once() {
+async fn gap_is_sent_once_to_every_live_client() {
     let mut several = Several::new(2).await;
     let (here, there) = (several.connect(1, "a", &[]).await, several.connect(2, "b", &[]).await);
     let unbound = several.attach(1, DevicePolicy::Cim).await.unwrap();
@@ -345,7 +345,7 @@ async fn a_loss_is_told_to_every_live_client_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_are_sent_to_the_node_that_has_room() {
+async fn every_node_names_the_same_node_with_free_capacity() {
     let several = Several::with(3, |config| config.limits.connections = 100).await;
     let chosen = several.node(1).choose(Some(&uid("1074")), None).await.unwrap();
     for number in 1..=3 {
@@ -375,7 +375,7 @@ async fn clients_are_sent_to_the_node_that_has_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_nodes_of_one_name_or_number_are_not_of_one_cluster() {
+async fn node_with_a_taken_name_or_number_cannot_join() {
     let several = Several::new(1).await;
     let joined = several.shared.engine(&id(2), 1, std::sync::Arc::new(Nobody)).1;
     let mut twin = several.node(1).own_member();

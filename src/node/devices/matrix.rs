@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn cims_matrix() {
+    fn pairs_of_channels_conflict_as_in_cim() {
         let rows = [
             ("android", "1", "ios", "2", Some(Conflict::OtherDevice)),
             ("android", "1", "android", "2", Some(Conflict::OtherDevice)),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_looks_the_lower_number_goes() {
+    fn lower_bind_number_loses_on_every_node() {
         let (early, late) = (bound(1, "android", "1"), bound(2, "ios", "2"));
         let rule = |newcomer, holder| loser_of(DevicePolicy::Cim, newcomer, holder).map(|(loser, _)| loser);
         assert_eq!(rule(&late, &early), Some(Loser::Holder));

@@ -60,7 +60,7 @@ async fn a_room_is_closed_unless_it_is_open_or_a_plugin_allows_it() {
 }
 
 #[tokio::test]
-async fn access_plugins_read_the_claims_of_the_last_admission_alone() {
+async fn access_plugins_see_only_claims_of_the_last_admission() {
     let fake = fake();
     let connection = fake.attach(DevicePolicy::AllowAll).await;
     let typed = facts("web", &[("join", "*"), ("deviceName", "Firefox")]);
@@ -102,7 +102,7 @@ async fn joins_by_the_operator_ask_no_plugin() {
 }
 
 #[tokio::test]
-async fn a_client_in_as_many_rooms_as_it_may_be_asks_no_plugin() {
+async fn join_over_the_room_limit_is_refused_before_the_plugins() {
     let mut config = Config::default();
     config.clients.rooms = 1;
     let fake = Fake::new(&config);

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sender_splits_a_key_for_setting_apart_but_not_for_the_circuit() {
+    fn senders_of_a_key_are_set_apart_singly_but_share_a_circuit_source() {
         let of = |name, sender| CallSource::Key { name, sender }.id();
         let (a, b, other) = (of("shop", "a"), of("shop", "b"), of("game", "a"));
         assert!(a.source_hash != b.source_hash && a.circuit_hash == b.circuit_hash && a.group_hash == b.group_hash);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_splits_an_address_and_the_address_stays_one_group() {
+    fn credentials_of_an_address_are_sources_of_one_group() {
         let of = |address, credential| CallSource::Client { address, credential }.id();
         let (a, b, other) = (of("192.0.2.1", "a"), of("192.0.2.1", "b"), of("192.0.2.2", "a"));
         assert!(a.source_hash != b.source_hash && a.circuit_hash != b.circuit_hash && a.group_hash == b.group_hash);
@@ -172,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn what_speaks_for_many_is_not_set_apart() {
+    fn source_without_a_sender_cannot_be_set_apart() {
         assert!(!CallSource::Intake { name: "kafka chat", sender: "" }.id().can_be_set_apart);
         assert!(CallSource::Intake { name: "kafka chat", sender: "7" }.id().can_be_set_apart);
         assert!(CallSource::Key { name: "shop", sender: "" }.id().can_be_set_apart);
     }
 
     #[test]
-    fn a_credential_is_never_shown() {
+    fn text_of_a_source_hides_its_credential() {
         let client = CallSource::Client { address: "192.0.2.1", credential: "eyJhbGciOi" };
         let text = client.to_string();
         assert!(text.starts_with("address 192.0.2.1, credential #") && !text.contains("eyJ"), "{text}");

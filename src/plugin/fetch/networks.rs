@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_public_addresses_are_free() {
+    fn private_addresses_need_a_grant() {
         let free = Networks::default();
         for text in
             ["1.1.1.1", "8.8.8.8", "172.15.0.1", "172.32.0.1", "100.63.0.1", "2606:4700::1111", "::ffff:1.1.1.1"]
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_granted_is_free_too() {
+    fn granted_networks_are_permitted() {
         let granted = ["127.0.0.1", "10.1.0.0/16", "fd00::/8"].map(|text| Network::parse(text).unwrap());
         let networks = Networks::new(granted.to_vec());
         for (text, permitted) in [

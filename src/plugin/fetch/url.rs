@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_taken_apart() {
+    fn url_is_split_into_its_parts() {
         let url = Url::parse("https://Keys.Example/.well-known/jwks.json?v=1#top").unwrap();
         assert_eq!((url.scheme, url.host.as_str(), url.port), (Scheme::Https, "keys.example", 443));
         assert_eq!(
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
+    fn ambiguous_url_is_refused() {
         for text in [
             "example.com",
             "ftp://example.com/",

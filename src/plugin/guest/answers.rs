@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_with_an_invalid_name_is_the_callers() {
+    fn invalid_name_in_an_admission_is_blamed_on_the_caller() {
         let forbidden =
             |field: &str| (Kind::Input, format!("{field}: expected no comma or control character, got \"a,b\""));
         assert_eq!(admitted("a,b", None, &[]), Err(forbidden("uid")));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_handler_echoes_is_the_callers() {
+    fn invalid_code_echoed_from_the_request_is_blamed_on_the_caller() {
         let sent = |entries: Vec<types::Entry>| entries.into_iter().collect::<Entries>();
         assert_eq!(replied("200", Vec::new(), Entries::new()), None);
         assert_eq!(replied("abc", Vec::new(), Entries::new()), Some(Kind::Answer));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_too_large_before_a_filter_is_the_callers() {
+    fn message_too_large_before_the_filter_is_blamed_on_the_caller() {
         let message = |bytes: usize| Message { title: "x".repeat(bytes), ..Message::default() };
         let replaced = |bytes: usize, before: usize| {
             let after = convert::message_out(&message(bytes));

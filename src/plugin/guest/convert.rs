@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guest_may_name_every_target() {
+    fn every_target_of_a_guest_is_converted() {
         use types::Target as From;
         let uid = |text: &str| Uid::parse(text).unwrap();
         let texts = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();

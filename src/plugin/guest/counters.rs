@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_the_window_counts_and_what_has_left_it_does_not() {
+    fn counter_sums_only_additions_within_its_window() {
         let table = CounterTable::default();
         assert_eq!(table.add_and_read("a", 16, 3, Duration::from_millis(0)), 3);
         assert_eq!(table.add_and_read("a", 16, 2, Duration::from_millis(8_000)), 5);
@@ -167,7 +167,7 @@ mod tests {
 
     /// Compares random events with a list of all of them.
     #[test]
-    fn the_answer_is_off_by_one_slot_at_most() {
+    fn counter_differs_from_the_exact_sum_by_at_most_one_slot() {
         let table = CounterTable::default();
         let (mut events, mut seed, mut now) = (Vec::new(), 7_u64, 0_u64);
         let mut next = |bound: u64| {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_names_takes_no_more_room_and_spares_what_is_in_use() {
+    fn flood_of_counter_names_is_bounded_and_keeps_used_counters() {
         let table = CounterTable::default();
         for n in 0..100_000_u64 {
             table.add_and_read(&format!("name {n}"), 60, 1, Duration::from_millis(n));

@@ -100,7 +100,7 @@ mod tests {
 
     /// Both kinds of engine run guests. The one without a pool is used if the machine has no room for a pool.
     #[test]
-    fn where_there_is_no_room_for_a_pool_instances_are_made_on_demand() {
+    fn engine_without_room_for_a_pool_allocates_on_demand() {
         let caps = PluginCaps::default();
         let too_many = 1_000_000;
         assert!(with_pool(too_many, &caps).is_err(), "no machine has so many addresses");

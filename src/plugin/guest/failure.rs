@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_that_is_away_is_the_hosts_fault_behind_any_trap() {
+    fn trap_caused_by_a_store_outage_is_blamed_on_the_host() {
         let error = Error::from(KvError::Unavailable("connection refused".into())).context("error while executing");
         let failure = Failure::of(&error, true);
         assert_eq!((failure.kind, failure.cause()), (Kind::Kv, Cause::Host));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn wall_time_that_ended_in_a_wait_for_the_host_is_the_hosts() {
+    fn overrun_of_wall_time_during_a_host_wait_is_blamed_on_the_host() {
         let wall = || Failure::of(&Overrun::Wall(Duration::from_millis(50)).into(), false);
         assert_eq!(wall().with_waiting(None).kind, Kind::Wall);
         assert_eq!(wall().with_waiting(Some(Waiting::Store)).kind, Kind::Kv);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_guest_that_was_asked_counts() {
+    fn only_failures_of_a_called_guest_count() {
         for kind in [Kind::Trap, Kind::Cpu, Kind::Wall, Kind::Memory, Kind::Bytes, Kind::Start, Kind::Answer] {
             assert!(kind.counts() && !kind.affects_all_callers() && !kind.guest_not_called(), "{kind:?}");
         }

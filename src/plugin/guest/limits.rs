@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_changes_only_what_it_names() {
+    fn manifest_changes_only_the_limits_that_it_names() {
         let tick = Duration::from_millis(1);
         let mut asked =
             RequestedLimits { every: RequestedBudget { cpu: Some(tick), wall: None }, ..RequestedLimits::default() };
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_below_a_default_holds_for_who_asks_for_nothing() {
+    fn operator_cap_below_a_default_applies_without_a_manifest() {
         let caps = PluginCaps { cpu: Duration::from_millis(2), memory: 1 << 20, pushes: 3, ..PluginCaps::default() };
         let limits = Limits::new(&[Role::Auth], &RequestedLimits::default(), &caps, 2);
         assert_eq!(limits.budget(Some(Role::Auth)).cpu, caps.cpu);

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plugin_has_so_many_and_no_more() {
+    async fn timers_beyond_the_limit_of_a_plugin_do_not_fit() {
         let (timers, now, p) = (Timers::default(), Instant::now(), Arc::<str>::from("p"));
         timers.apply(&p, (0..MAX_TIMERS).map(|n| start(&n.to_string(), 9, b"")).collect(), now);
         assert!(!timers.fits("p", &[start("more", 1, b"")]) && timers.fits("q", &[start("more", 1, b"")]));

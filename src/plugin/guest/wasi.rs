@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_logs_no_more_than_its_share() {
+    fn log_lines_beyond_the_budget_of_a_call_are_dropped() {
         let budget = budget(100, &Arc::new(LogRate::new(1_000)));
         let long = "x".repeat(90);
         assert_eq!(budget.line(&long), Some(long.as_str()));

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_come_in_turn_and_the_last_one_stays() {
+    fn given_answers_are_used_in_turn_and_the_last_is_repeated() {
         let given = |url: &str, status| Exchange {
             method: "GET".into(),
             url: url.into(),

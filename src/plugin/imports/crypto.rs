@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn seeded_bytes_repeat_and_go_on() {
+    fn seeded_bytes_are_repeatable_and_differ_each_turn() {
         let draw = |turn| {
             let mut bytes = [0; 40];
             (repeatable(7, turn, &mut bytes), bytes)

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_counted_is_what_is_there() {
+    async fn counted_bytes_equal_stored_bytes() {
         let store = MemoryStore::default();
         let bytes = || store.space("p").lock().bytes;
         for (key, value, counted) in [("a", Some("12"), 3), ("b", Some("1"), 5), ("a", Some("1"), 4), ("b", None, 2)] {

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_tampered_with_or_open_to_others_is_not_run() {
+    fn tampered_or_writable_cache_file_is_not_used() {
         let (dir, engine) = (tempfile::tempdir().unwrap(), Engine::default());
         let cache = Cache::open(&dir.path().join("c"), 7, 1 << 20).unwrap();
         let code = code(&engine, "(component)");
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_longest_goes_first_mapped_or_not() {
+    fn least_recently_used_cache_file_is_removed_first() {
         let (dir, engine) = (tempfile::tempdir().unwrap(), Engine::default());
         let code = code(&engine, "(component)");
         let most = code.len() as u64 * 5 / 2;

@@ -189,7 +189,7 @@ mod tests {
     use crate::plugin::guest::engine;
 
     #[tokio::test(start_paused = true)]
-    async fn plugins_compile_one_after_the_other_and_known_ones_wait_for_nobody() {
+    async fn compiles_run_one_at_a_time_and_cached_plugins_do_not_wait() {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine::for_compiling().unwrap();
         let cache = Cache::open(&dir.path().join("c"), fingerprint(&engine), 1 << 20).unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_nothing_can_be_written_code_lies_in_memory() {
+    async fn code_stays_in_memory_when_the_cache_cannot_be_written() {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine::for_compiling().unwrap();
         let bytes = wat::parse_str("(component)").unwrap();

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_swapped_link_is_a_change() {
+    fn replaced_symlink_counts_as_a_change() {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in [("v1", "one"), ("v2", "two")] {
             fs::write(dir.path().join(name), text).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn only_fit_files_are_read() {
+    fn irregular_or_writable_plugin_file_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("folder.wasm")).unwrap();
         assert!(trusted(dir.path(), "folder").unwrap_err().to_string().contains("expected a regular file"));

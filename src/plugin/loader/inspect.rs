@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_bytes_tell_what_a_file_is() {
+    fn first_bytes_decide_if_a_file_is_a_component() {
         assert!(check_magic(b"\0asm\x0d\0\x01\0...").is_ok());
         assert!(check_magic(b"\0asm\x01\0\0\0").unwrap_err().contains("core module"));
         assert_eq!(check_magic(b"").unwrap_err(), "the file is empty");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn imports_are_weighed_against_roles_and_grants() {
+    fn import_without_a_fitting_role_or_grant_is_a_fault() {
         assert_eq!(import_fault("kv", &[Role::Handler]), None);
         assert_eq!(import_fault("outbox", &[Role::Filter, Role::Handler]), None);
         for effect in ["outbox", "login", "kv", "http"] {

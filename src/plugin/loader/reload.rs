@@ -421,7 +421,7 @@ mod tests {
     use crate::plugin::Options;
 
     #[test]
-    fn every_file_that_is_gone_or_empty_is_waited_for() {
+    fn missing_or_empty_known_file_settles_longer() {
         let dir = tempfile::tempdir().unwrap();
         let files = |wasm: Option<&str>, manifest: Option<&str>, signature: Option<&str>| {
             for (name, text) in [("p.wasm", wasm), ("p.toml", manifest), ("p.wasm.sig", signature)] {

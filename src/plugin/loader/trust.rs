@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_counts_wherever_it_stands_and_is_missed_only_where_it_is_required() {
+    fn wrong_pin_is_always_refused_and_a_missing_one_only_if_required() {
         let files = PluginFiles::new("p".into(), b"bytes".to_vec(), None, None);
         let right = manifest(Some(&files.id.hash));
         let (loose, strict) = (Trust::default(), Trust { require_hash: true, ..Trust::default() });

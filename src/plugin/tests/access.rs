@@ -37,7 +37,7 @@ async fn the_first_access_plugin_that_decides_decides() {
 }
 
 #[tokio::test]
-async fn an_access_plugin_that_fails_or_is_missing_lets_nobody_in() {
+async fn join_is_unavailable_while_an_access_plugin_fails_or_is_missing() {
     let bench = Bench::with(&[("a.wasm", &plugin(guests::TRAP)), ("b.wasm", &plugin(ALLOW))]).await;
     assert_eq!(join(&bench).await, Access::Unavailable);
     assert_eq!(bench.status("b").calls, 0, "nobody is asked after a failure");
@@ -62,7 +62,7 @@ async fn an_access_plugin_is_asked_about_the_rooms_of_its_match_rules() {
 }
 
 #[tokio::test]
-async fn an_access_plugin_changes_nothing() {
+async fn access_plugin_cannot_push_or_write() {
     let outbox = r#"(import "skylark:plugin/outbox@0.1.2" "join" (func $join (param i32 i32 i32 i32 i32)))"#;
     let body =
         "(call $join (i32.const 2048) (i32.const 2) (i32.const 2048) (i32.const 2) (i32.const 512)) (i32.const 0)";

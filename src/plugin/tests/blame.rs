@@ -72,7 +72,7 @@ async fn client_that_makes_a_filter_fail_is_set_apart_alone() {
 }
 
 #[tokio::test]
-async fn a_failure_that_the_version_before_has_too_rolls_nothing_back() {
+async fn failure_of_both_versions_causes_no_rollback() {
     let bench = Bench::with(&[("f.wasm", &guest("fault-filter"))]).await;
     bench.put("f.toml", b"order = 1").await;
     assert!(bench.status("f").probation);

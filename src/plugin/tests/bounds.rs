@@ -43,7 +43,7 @@ async fn codes(bench: &Bench, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_instance_serves_so_many_calls_and_is_replaced() {
+async fn instance_is_replaced_after_its_number_of_calls() {
     let bench = Bench::with(&[("f.wasm", &counting("")), ("f.toml", b"[limits]\nrecycle = 3\ninstances = 1")]).await;
     let expected: Vec<String> = [1, 2, 3].repeat(4).iter().map(|n| format!("10{n}")).collect();
     assert_eq!(codes(&bench, 12).await, expected);
@@ -222,7 +222,7 @@ async fn calls_beyond_the_instances_are_refused_at_once_and_served_when_one_is_f
 }
 
 #[tokio::test]
-async fn a_node_has_so_many_instances_over_all_its_plugins() {
+async fn call_beyond_the_nodes_instances_is_refused() {
     let store = Arc::new(Slow::default());
     let bench = asking_of("h", &format!("{GET} {FINE}"), "", &store, 1).await;
     store.holds_reads.store(true, Ordering::SeqCst);
@@ -308,7 +308,7 @@ async fn effects_beyond_the_limit_are_refused_to_the_guest() {
 }
 
 #[tokio::test]
-async fn a_default_over_the_operators_cap_is_lowered() {
+async fn default_limit_above_the_operators_cap_is_lowered() {
     let dir = tempfile::tempdir().unwrap();
     // 20 more pages are 1.3 MB: within a filter's 16 MiB, over this operator's cap.
     let grow = "(if (i32.eq (memory.grow (i32.const 20)) (i32.const -1)) (then unreachable)) (i32.const 0)";

@@ -224,7 +224,7 @@ async fn an_open_circuit_of_an_auth_plugin_keeps_traffic_away_until_it_may_be_as
 }
 
 #[tokio::test]
-async fn checking_tells_of_links_that_lead_nowhere() {
+async fn check_reports_broken_symlinks() {
     let place = Place::new(&[("a.wasm", &guests::auth(ADMIT))]);
     for link in ["f.wasm", "a.wasm.sig"] {
         std::os::unix::fs::symlink(Path::new("nowhere"), place.path(link)).unwrap();

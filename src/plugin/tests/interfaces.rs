@@ -77,7 +77,7 @@ async fn counters_survive_a_reload_and_belong_to_their_plugin() {
 }
 
 #[tokio::test]
-async fn digests_signatures_and_chance_come_from_the_host() {
+async fn crypto_calls_are_answered_by_the_host() {
     let bench = bench().await;
     let answer = ask(&bench, "crypto", &[("text", "abc")]).await;
     assert_eq!(value(&answer), "true false");
@@ -91,7 +91,7 @@ async fn digests_signatures_and_chance_come_from_the_host() {
 }
 
 #[tokio::test]
-async fn devices_and_rooms_are_told_once_each() {
+async fn directory_lists_each_device_and_room_once() {
     let bench = bench().await;
     bench.host.set_services(Arc::new(Node::default()) as Arc<dyn Services>);
     let answer = ask(&bench, "directory", &[("uid", "u7")]).await;
@@ -167,7 +167,7 @@ const RATE: &str = r#"
     (data (i32.const 2048) "429no")"#;
 
 #[tokio::test]
-async fn a_filter_may_count_if_it_is_granted() {
+async fn filter_with_the_grant_counters_can_count() {
     let world = "import skylark:plugin/counters@0.1.1; export skylark:plugin/filter@0.1.1;";
     let bench = Bench::with(&[("rate.wasm", &guests::component(world, RATE))]).await;
     let reason = bench.status("rate").rejected.unwrap().reason;

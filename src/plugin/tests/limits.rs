@@ -101,7 +101,7 @@ async fn a_hostile_start_refuses_the_file_in_bounded_time() {
 }
 
 #[tokio::test]
-async fn a_manifest_raises_memory_up_to_what_it_says() {
+async fn manifest_raises_the_memory_limit_of_a_plugin() {
     let grow = "(if (i32.eq (memory.grow (i32.const 400)) (i32.const -1)) (then unreachable)) (i32.const 0)";
     let bench = Bench::with(&[("f.wasm", &guests::filter(grow))]).await;
     assert_eq!(rejected(&bench.judge().await), Some("503"), "16 MiB are not enough for 400 pages more");

@@ -144,7 +144,7 @@ async fn deletion_of_handler_or_fail_open_filter_removes_it() {
 }
 
 #[tokio::test]
-async fn a_key_has_one_owner_and_passes_on() {
+async fn owned_key_passes_to_the_next_handler_after_deletion() {
     let (one, two) = (guests::handler("ask", "", "", FINE), guests::handler("ask", "", "", guests::SORRY));
     let bench = Bench::with(&[("one.wasm", &one), ("two.wasm", &two)]).await;
     assert_eq!(bench.handle("ask").await.0, "200");
@@ -181,7 +181,7 @@ async fn new_settings_take_effect_without_a_new_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn swaps_under_load_lose_nothing_and_never_go_back() {
+async fn swaps_under_load_lose_no_call_and_never_return_to_an_old_version() {
     let bench = Bench::with(&[("f.wasm", &guests::stamp(100))]).await;
     let over = Arc::new(AtomicBool::new(false));
     let producers: Vec<_> = (0..4)
@@ -220,7 +220,7 @@ async fn swaps_under_load_lose_nothing_and_never_go_back() {
 }
 
 #[tokio::test]
-async fn the_watcher_notices_by_itself() {
+async fn watcher_loads_a_new_file_without_a_request() {
     let bench = Bench::with(&[]).await;
     let aside = bench.dir.path().join(".a");
     std::fs::write(&aside, guests::auth(ADMIT)).unwrap();
@@ -235,7 +235,7 @@ async fn the_watcher_notices_by_itself() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_is_the_operators_fault() {
+async fn missing_plugin_directory_fails_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let missing = config(&dir.path().join("nowhere"));
     assert!(matches!(WasmHost::load(&missing, Options::default()).await, Err(LoadError::Dir { .. })));

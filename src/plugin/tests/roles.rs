@@ -76,7 +76,7 @@ fn join() -> Effect {
 }
 
 #[tokio::test]
-async fn filters_answer_in_order_and_the_first_no_ends_it() {
+async fn filters_run_in_order_until_the_first_rejection() {
     let bench = Bench::with(&[
         ("a.wasm", &guests::filter(ALLOW)),
         ("b.wasm", &guests::filter(REJECT)),
@@ -233,7 +233,7 @@ fn counting(then: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_are_staged_survive_a_reload_and_never_lost() {
+async fn key_writes_commit_with_the_answer_and_survive_a_reload() {
     let grant: &[u8] = b"grants = [\"kv\"]";
     let bench = Bench::with(&[("h.wasm", &counting(FINE)), ("h.toml", grant)]).await;
     assert_eq!(bench.handle("count").await.0, "101");
@@ -254,7 +254,7 @@ async fn writes_are_staged_survive_a_reload_and_never_lost() {
 }
 
 #[tokio::test]
-async fn what_is_not_granted_is_refused_with_the_line_to_add() {
+async fn import_without_a_grant_is_refused_with_the_line_to_add() {
     let bench = Bench::with(&[("h.wasm", &counting(FINE))]).await;
     let reason = bench.status("h").rejected.unwrap().reason;
     assert!(reason.contains("put this line into h.toml: grants = [\"kv\"]"), "{reason}");
@@ -264,7 +264,7 @@ async fn what_is_not_granted_is_refused_with_the_line_to_add() {
 }
 
 #[tokio::test]
-async fn a_filter_may_not_import_what_has_effects() {
+async fn filter_that_imports_an_effect_is_refused() {
     let world = "import skylark:plugin/outbox@0.1.0; export skylark:plugin/filter@0.1.0;";
     let core = format!(
         r#"{OUTBOX} (func (export "skylark:plugin/filter@0.1.0#judge") (result i32)

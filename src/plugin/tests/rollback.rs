@@ -85,7 +85,7 @@ async fn rollback_holds_across_restarts_until_the_file_changes() {
 }
 
 #[tokio::test]
-async fn a_file_that_changes_while_the_node_is_down_is_tried() {
+async fn file_changed_while_the_node_is_down_is_loaded_after_a_rollback() {
     let place = Place::new(&[]);
     drop(rolled_back(&place).await);
     place.put("f.wasm", &guests::stamp(452));
@@ -113,7 +113,7 @@ async fn a_file_that_changes_while_the_node_is_down_is_tried() {
 }
 
 #[tokio::test]
-async fn the_operator_has_a_rolled_back_file_tried_after_a_restart() {
+async fn reload_command_loads_a_rolled_back_file_after_a_restart() {
     let place = Place::new(&[]);
     let (bench, before) = rolled_back(&place).await;
     let refused = before.rejected.clone().unwrap().hash;
@@ -145,7 +145,7 @@ async fn the_operator_has_a_rolled_back_file_tried_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_manifest_and_a_canary_are_taken_back_over_a_restart_as_well() {
+async fn rollback_of_a_manifest_or_a_canary_survives_a_restart() {
     let place = Place::new(&[("f.toml", b"canary = \"30%\""), ("f.wasm", &guests::stamp(451))]);
     let bench = place.start().await;
     place.put("f.wasm", &guests::filter(TRAP));
@@ -173,7 +173,7 @@ async fn a_manifest_and_a_canary_are_taken_back_over_a_restart_as_well() {
 type Spoil = fn(&PathBuf);
 
 #[tokio::test]
-async fn a_version_that_is_lost_is_told_and_the_file_is_tried() {
+async fn file_is_loaded_when_its_kept_version_is_unusable() {
     let spoil: [(Spoil, &str); 3] = [
         (|file| fs::remove_file(file).unwrap(), "cannot be read"),
         (|file| fs::write(file, "half").unwrap(), "expected the digest"),
@@ -266,7 +266,7 @@ async fn kept_version_is_refused_without_trusted_signature() {
 }
 
 #[tokio::test]
-async fn new_keys_are_no_reason_to_try_what_was_rolled_back() {
+async fn changed_trust_does_not_load_a_rolled_back_file() {
     let place = Place::new(&[("a.wasm", &guests::auth(ADMIT))]);
     let (bench, before) = rolled_back(&place).await;
     let config = crate::config::Plugins { require_hash: true, ..place.config() };
@@ -275,7 +275,7 @@ async fn new_keys_are_no_reason_to_try_what_was_rolled_back() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_refused_behind_a_rollback_is_seen_at_the_start() {
+async fn file_refused_after_a_rollback_is_reported_at_the_start() {
     let place = Place::new(&[]);
     let (bench, before) = rolled_back(&place).await;
     place.put("f.wasm", b"garbage");

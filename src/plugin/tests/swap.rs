@@ -30,7 +30,7 @@ fn moody() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_again_and_again_is_not_asked_for_a_while() {
+async fn repeated_failures_open_the_circuit_of_a_plugin() {
     let bench = Bench::with(&[("h.wasm", &moody())]).await;
     assert_eq!(bench.handle("ask").await.0, "200");
     for _ in 0..10 {
@@ -157,7 +157,7 @@ pub(super) async fn codes(bench: &Bench) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_canary_serves_its_share_and_then_everybody() {
+async fn canary_serves_its_share_and_all_calls_after_its_probation() {
     let files: [(&str, &[u8]); 2] = [("f.wasm", &guests::stamp(451)), ("f.toml", b"canary = \"30%\"")];
     let bench = Bench::configured(&files, |config| {
         (config.probation.calls, config.probation.time) = (170, Duration::ZERO);
@@ -235,7 +235,7 @@ const SLOW: &str = "(local $turns i32)
     (i32.const 0)";
 
 #[tokio::test]
-async fn what_is_disabled_while_its_new_file_loads_stays_disabled() {
+async fn plugin_disabled_during_a_load_stays_disabled() {
     let bench = Bench::with(&[("f.wasm", &guests::stamp(451))]).await;
     let aside = bench.dir.path().join(".f");
     std::fs::write(&aside, guests::starting(SLOW)).unwrap();
@@ -276,7 +276,7 @@ async fn enable_command_is_refused_while_the_manifest_disables() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_settles_together_is_swapped_together() {
+async fn files_that_settle_together_are_swapped_together() {
     const NAMES: [&str; 2] = ["one.wasm", "two.wasm"];
     let bench = Bench::with(&[]).await;
     let dir = bench.dir.path();

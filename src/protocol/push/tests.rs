@@ -154,7 +154,7 @@ fn faults_below_the_top_have_a_path() {
 }
 
 #[test]
-fn bounds_are_told_apart_from_mistakes() {
+fn exceeded_limit_is_marked_unlike_an_invalid_value() {
     let over = |fault: Option<FieldFault>| {
         let fault = fault.unwrap();
         assert!(fault.over_limit, "{fault}");
@@ -332,7 +332,7 @@ fn the_first_bytes_tell_the_codings_of_an_envelope_apart() {
 }
 
 #[test]
-fn a_client_says_its_maps_as_text() {
+fn maps_of_a_client_are_read_from_json_text() {
     let list = |entries: Entries| entries.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<_>>();
     let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect::<Vec<_>>();
     let object = r#" {"b":"x\n😀","a":1.0,"on":true,"none":null,"deep":{"k": ["v w", "q\" ,"] }} "#;

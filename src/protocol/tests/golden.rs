@@ -11,7 +11,7 @@ use crate::protocol::{
 };
 
 #[test]
-fn every_row_both_ways() {
+fn every_golden_row_is_encoded_and_decoded() {
     let file: Value = serde_json::from_str(include_str!("../../../tests/vectors/frames.json")).unwrap();
     let rows = file["frames"].as_array().unwrap();
     let mut done = 0;

@@ -69,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_client_writes_is_what_is_read(body in bodies()) {
+    fn send_body_round_trips_in_every_coding(body in bodies()) {
         let map = body.data.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         let sent = proto::SendBody { key: body.key.clone(), timestamp: body.timestamp, data: map };
         let mut payload = vec![3];
@@ -413,7 +413,7 @@ fn json_of_clients_is_refused_with_a_reason() {
 }
 
 #[test]
-fn bombs_are_counted_before_they_are_opened() {
+fn frame_with_too_many_entries_or_levels_is_refused_unexpanded() {
     let entry = [0x1a, 5, 0x0a, 1, b'a', 0x12, 0];
     let body = |entries: usize| [&[3_u8][..], &entry.repeat(entries)].concat();
     assert!(decode(Coding::Protobuf, &body(MAX_ENTRIES)).is_ok());

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_stands_once() {
+    fn route_paths_are_unique() {
         let mut paths: Vec<_> = ROUTES.iter().map(|r| r.path).collect();
         paths.sort_unstable();
         paths.dedup();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_path_names_what_is_near() {
+    fn unknown_path_names_the_nearest_one() {
         let (_, message) = fault(&Method::GET, "/ws/", &[Service::Api, Service::Ws]);
         assert_eq!(message, "path: expected /ws, got \"/ws/\"");
         for (typed, text) in [

@@ -42,7 +42,7 @@ async fn frames_come_out_one_by_one_and_an_idle_reader_holds_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_frame_is_a_fault() {
+async fn invalid_frame_is_a_fault_with_its_code() {
     let table: [(&[u8], &str); 4] = [
         (b"\x02\x00\x00", "fault 4500"),
         (b"GET / HTTP/1.1\r\n", "fault 4500"),

@@ -195,7 +195,7 @@ async fn many_runs_are_one_record() {
 }
 
 #[tokio::test]
-async fn what_was_decrypted_and_not_read_counts_as_readable() {
+async fn stream_with_decrypted_bytes_is_readable() {
     let (stream, mut client) = pair().await;
     let sent: Vec<u8> = (0..20_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     client.write_all(&sent).await.unwrap();
@@ -213,7 +213,7 @@ async fn what_was_decrypted_and_not_read_counts_as_readable() {
 }
 
 #[tokio::test]
-async fn hyper_reads_and_writes_it_like_any_stream() {
+async fn tls_stream_copies_as_async_read_and_write() {
     let (mut stream, mut client) = pair().await;
     let (_, all) = runs(300, 10);
     let (sent, heard) = (all.clone(), all.clone());
@@ -249,7 +249,7 @@ async fn plain_text_on_tls_listener_is_answered_with_an_alert() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_has_its_time() {
+async fn handshake_beyond_its_timeout_fails() {
     let files = Files::new();
     let (server, _client) = sockets().await;
     let slow = files.certificate().unwrap().accept(server, Duration::from_secs(5)).await;
@@ -265,7 +265,7 @@ fn a_session_is_small() {
 }
 
 #[test]
-fn files_that_do_not_serve_are_named() {
+fn unusable_certificate_files_are_named() {
     let files = Files::new();
     let words = |files: &Files| files.certificate().unwrap_err().to_string();
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_websocket_handshake_is_no_http() {
+    fn bytes_after_a_websocket_handshake_are_not_read_as_http() {
         let mut framing = Framing::default();
         framing.read(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nUpgrade: h2c, WebSocket\r\n").unwrap();
         assert!(framing.is_mid_head() && framing.websocket().is_none());
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_under_way_from_its_first_byte_to_its_last() {
+    fn head_is_incomplete_from_its_first_to_its_last_byte() {
         let mut framing = Framing::default();
         assert!(!framing.is_mid_head());
         let bytes = b"GET / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab";

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_future_that_wakes_itself_is_polled_again_and_its_task_hears_nothing() {
+    fn self_waking_future_is_polled_again_without_waking_its_task() {
         let wakes = count_wakes(|repoll, cx| {
             let mut left = 3;
             let polled = repoll.poll(cx, |cx| {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wake_between_polls_is_the_tasks() {
+    fn wake_between_polls_reaches_the_task() {
         let wakes = count_wakes(|repoll, cx| {
             let mut kept = None;
             let polled = repoll.poll(cx, |cx| {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_future_that_never_stops_lets_others_have_their_turn() {
+    fn endless_future_yields_after_the_limit_of_polls() {
         let mut polls = 0;
         let wakes = count_wakes(|repoll, cx| {
             let polled = repoll.poll(cx, |cx| {

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_under_way_until_its_last_byte_however_it_comes() {
+    fn message_is_incomplete_until_its_last_byte_in_any_split() {
         for payload in [0, 1, 125, 126, 65_535, 65_536] {
             let bytes = frame(0x82, payload);
             for step in [1, 2, 3, 7, bytes.len()] {

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::error::CapacityError;
 use super::*;
 
 #[test]
-fn faults_have_the_codes_of_their_layer() {
+fn websocket_errors_have_their_close_codes() {
     let too_long = Error::Capacity(CapacityError::MessageTooLong { size: 2, max_size: 1 });
     let table = [
         (too_long, Some(4504)),
@@ -73,7 +73,7 @@ async fn hear(reader: &mut Reader) -> String {
 }
 
 #[tokio::test]
-async fn messages_fragments_and_pings_are_heard_in_order() {
+async fn messages_fragments_and_pings_are_read_in_order() {
     let (mut reader, mut client) = pair(&frame(0x82, b"early")).await;
     let big = vec![b'x'; 60_000];
     let parts = [
@@ -111,7 +111,7 @@ async fn messages_fragments_and_pings_are_heard_in_order() {
 }
 
 #[tokio::test]
-async fn a_buffer_that_grew_is_given_back() {
+async fn large_read_buffer_is_released_when_idle() {
     let (mut reader, mut client) = pair(b"").await;
     for _ in 0..3 {
         client.write_all(&frame(0x82, &[1; 9000])).await.unwrap();

@@ -36,7 +36,7 @@ async fn every_act_in_both_codings_reaches_its_target() {
 }
 
 #[tokio::test]
-async fn acts_go_by_name_too_and_ids_as_digits() {
+async fn envelope_accepts_acts_by_name_and_ids_as_digits() {
     let gateway = Gateway::start();
     let Cast { mut clients, cid } = Cast::on(&gateway).await;
     let msg = json!([{"action": "chat"}]);
@@ -64,7 +64,7 @@ async fn a_node_that_does_not_exist_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_envelope_is_told_field_by_field() {
+async fn invalid_envelope_is_refused_with_its_field() {
     let gateway = Gateway::start();
     let msg = json!([{"action": "chat"}]);
     for (envelope, field) in [

@@ -59,7 +59,7 @@ async fn each_bad_body_is_told_field_by_field_and_delivers_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_is_told() {
+async fn body_that_is_no_json_is_refused() {
     let gateway = Gateway::start();
     let mut http = gateway.http().await;
     let deep = "[".repeat(32 * 1024);
@@ -152,7 +152,7 @@ fn an_open_api_beyond_loopback_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn an_open_api_may_be_asked_for_and_the_log_says_so() {
+async fn insecure_api_starts_with_a_log_line() {
     let listeners = ["address: 0.0.0.0:0\nserves: [ws, api, metrics]"];
     let gateway = Setup::default().listeners(&listeners).yaml("api:\n  insecure: true").start();
     gateway.said("insecure").await;

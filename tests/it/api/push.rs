@@ -30,7 +30,7 @@ async fn the_documents_body_works_on_every_path_of_the_original() {
 }
 
 #[tokio::test]
-async fn a_push_to_nobody_is_a_result_and_no_error() {
+async fn push_to_an_offline_user_succeeds_and_lists_it() {
     let gateway = Gateway::start();
     let _here = gateway.connect("here", Form::YunquePb).await;
     let data = gateway.post("/send", push_sample()).await.data();
@@ -60,7 +60,7 @@ async fn users_may_be_numbers_as_php_sends_them() {
 }
 
 #[tokio::test]
-async fn values_become_the_text_that_a_map_holds() {
+async fn values_of_content_are_delivered_as_text() {
     let gateway = Gateway::start();
     let mut user = gateway.connect("1074", Form::YunqueJson).await;
     let content = json!({"n": 1, "f": 1.5, "b": true, "o": {"a": [1, 2]}, "none": null, "text": "t"});
@@ -71,7 +71,7 @@ async fn values_become_the_text_that_a_map_holds() {
 }
 
 #[tokio::test]
-async fn rooms_devices_connections_and_everyone_but() {
+async fn each_push_path_reaches_only_its_target() {
     let gateway = Gateway::start();
     let (mut phone, bind) = gateway.connect_as(Claims::of("a").device("phone").rooms(&["lobby"]), Form::YunquePb).await;
     let mut desk = gateway.connect_as(Claims::of("a").device("desk"), Form::YunqueJson).await.0;
@@ -194,7 +194,7 @@ async fn a_list_answers_for_each_of_its_items() {
 }
 
 #[tokio::test]
-async fn kick_tells_why_and_closes() {
+async fn kick_sends_its_reason_and_closes() {
     let gateway = Setup::default().all_devices().start();
     let (mut first, bind) = gateway.connect_as(Claims::of("a").device("one"), Form::YunquePb).await;
     let mut second = gateway.connect_as(Claims::of("a").device("two"), Form::CimJson).await.0;

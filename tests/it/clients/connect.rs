@@ -36,7 +36,7 @@ async fn a_token_is_taken_from_every_place_it_may_stand_in() {
 }
 
 #[tokio::test]
-async fn the_bind_reply_says_who_and_where() {
+async fn bind_reply_has_user_node_and_address() {
     let gateway = Setup::default().yaml("node:\n  id: skylark-7\n  number: 7\n  address: ws.example.org").start();
     let claims = Claims::of("1074").device("phone-1");
     let (mut client, reply) = gateway.connect_as(claims, Form::YunqueJson).await;
@@ -132,7 +132,7 @@ async fn a_client_may_bind_by_its_first_frame() {
 }
 
 #[tokio::test]
-async fn refusals_come_in_band_with_a_code_to_stay_away() {
+async fn invalid_token_is_refused_in_band_with_a_final_close_code() {
     let gateway = Gateway::start();
     let tokens = [
         "garbage".to_owned(),
@@ -242,7 +242,7 @@ async fn unknown_key_is_answered_with_404() {
 }
 
 #[tokio::test]
-async fn an_unbound_connection_gets_no_message_and_may_not_stay() {
+async fn unbound_connection_gets_no_message_and_is_closed() {
     let gateway = Setup::default().yaml("limits:\n  unbound: 5s\n  unbound_max: 5s").start();
     let dial = Dial::path("/ws").subprotocol("yunque.pb");
     let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("the upgrade succeeds");
@@ -267,7 +267,7 @@ async fn a_token_that_expires_closes_unless_it_was_refreshed() {
 }
 
 #[tokio::test]
-async fn an_envelope_may_come_before_anyone_is_there() {
+async fn envelope_without_any_client_is_accepted() {
     let gateway = Gateway::start();
     let body = messages_pub(&json!({"msg": [{"action": "chat"}]}));
     let mut http = gateway.http().await;

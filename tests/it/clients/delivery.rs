@@ -60,7 +60,7 @@ async fn the_documents_push_reaches_every_kind_of_client() {
 }
 
 #[tokio::test]
-async fn a_text_alone_is_plain_text_in_cim() {
+async fn content_with_only_a_text_is_plain_text_in_cim() {
     let gateway = Gateway::start();
     let mut clients = Vec::new();
     for form in [Form::CimPb, Form::CimJson] {
@@ -98,7 +98,7 @@ async fn a_list_arrives_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn an_id_is_given_where_none_came_and_grows() {
+async fn message_without_an_id_gets_a_growing_one() {
     let gateway = Gateway::start();
     let mut client = gateway.connect("1074", Form::YunqueJson).await;
     let mut last = 0;

@@ -30,7 +30,7 @@ async fn lives(client: &mut Client) -> bool {
 }
 
 #[tokio::test]
-async fn phones_exclude_each_other_and_so_do_desks() {
+async fn second_phone_or_desk_replaces_the_first() {
     let gateway = Gateway::start();
     for (first, second, stays) in [
         ("android", "ios", false),
@@ -59,7 +59,7 @@ async fn phones_exclude_each_other_and_so_do_desks() {
 }
 
 #[tokio::test]
-async fn the_same_device_replaces_silently_except_tabs() {
+async fn same_device_is_replaced_without_a_notice_except_tabs() {
     let gateway = Gateway::start();
     let mut old = cim(&gateway, Form::CimTcp, "android", "same").await;
     let mut new = cim(&gateway, Form::CimTcp, "android", "same").await;

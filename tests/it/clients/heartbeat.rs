@@ -8,7 +8,7 @@ use crate::support::gateway::Setup;
 use crate::support::wire::Form;
 
 #[tokio::test]
-async fn a_silent_client_is_asked_twice_and_closed() {
+async fn silent_client_is_closed_after_two_pings() {
     let gateway = Setup::default().yaml("heartbeat:\n  interval: 1s\n  max_missed: 2").start();
     for form in [Form::YunquePb, Form::YunqueJson, Form::CimTcp] {
         let mut silent = gateway.connect("silent", form).await;

@@ -66,7 +66,7 @@ async fn trickling_client_is_closed_in_time() {
 }
 
 #[tokio::test]
-async fn an_address_has_only_so_many_connections() {
+async fn connection_beyond_the_limit_of_an_address_is_refused() {
     let gateway = Setup::default().yaml("limits:\n  connections_per_ip: 4\n  connects_per_ip: 0").start();
     let mut clients = vec![gateway.connect("a", Form::YunquePb).await, gateway.connect("b", Form::YunqueJson).await];
     clients.push(gateway.connect("c", Form::CimPb).await);
@@ -93,7 +93,7 @@ async fn an_address_has_only_so_many_connections() {
 }
 
 #[tokio::test]
-async fn an_address_connects_only_so_often() {
+async fn connects_beyond_the_rate_of_an_address_are_refused() {
     let gateway = Setup::default().yaml("limits:\n  connections_per_ip: 0\n  connects_per_ip: 1").start();
     // Ten connects are allowed at once. Pushes do not count as connects: a back end may send any number.
     let dials = (0..40).map(|_| async {
@@ -111,7 +111,7 @@ async fn an_address_connects_only_so_often() {
 
 /// Only one of the two lengths counts, and bytes after the body are not parsed as a request.
 #[tokio::test]
-async fn two_lengths_of_a_body_smuggle_nothing() {
+async fn request_with_two_body_lengths_smuggles_nothing() {
     let gateway = Gateway::start();
     let mut user = gateway.connect("1074", Form::YunquePb).await;
     let body = r#"{"receiver":"1074","action":"smuggled"}"#;
@@ -134,7 +134,7 @@ async fn connections(gateway: &Gateway) -> usize {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_closed_and_holds_nobody_up() {
+async fn client_that_does_not_read_is_closed_without_delaying_others() {
     let gateway = Setup::default().yaml("queue:\n  bytes: 256KiB\n  write_timeout: 2s").start();
     let mut slow = gateway.connect("slow", Form::YunquePb).await;
     let mut quick = gateway.connect("quick", Form::YunquePb).await;

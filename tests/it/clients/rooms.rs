@@ -34,7 +34,7 @@ async fn rooms_are_joined_and_left() {
 }
 
 #[tokio::test]
-async fn a_room_ends_with_its_last_connection() {
+async fn room_disappears_with_its_last_connection() {
     let gateway = Gateway::start();
     let (client, _) = gateway.connect_as(Claims::of("a").rooms(&["lobby"]), Form::YunquePb).await;
     assert_eq!(gateway.get("/rooms").await.data()["items"][0]["room"], "lobby");

@@ -40,7 +40,7 @@ fn frames_from_a_node_are_read_as_the_vectors_say() {
 }
 
 #[test]
-fn what_clients_say_is_written_as_the_vectors_say() {
+fn frames_from_clients_are_written_as_the_vectors_say() {
     let mut seen = 0;
     for row in frames().iter().filter(|row| row["type"] == 3) {
         let name = row["name"].as_str().unwrap();

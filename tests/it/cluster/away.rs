@@ -46,7 +46,7 @@ async fn chosen(cluster: &Cluster, place: usize, query: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_node_names_one_that_is_not() {
+async fn full_node_names_a_node_with_free_capacity() {
     let room =
         |place: usize| format!("limits: {{connections: {}, connections_per_ip: 0, connects_per_ip: 0}}", 2 - place);
     let (_redis, cluster) = cluster_with(2, room).await;

@@ -30,7 +30,7 @@ const PLACES: [(&str, &str); 6] = [
 ];
 
 #[test]
-fn every_example_of_a_configuration_is_one() {
+fn every_example_configuration_is_valid() {
     let mut count = 0;
     for entry in std::fs::read_dir(root().join("config/examples")).unwrap() {
         let path = entry.unwrap().path();
@@ -105,7 +105,7 @@ async fn the_nodes_of_compose_are_a_cluster_that_kafka_feeds() {
 /// The image cannot be built here. The test checks that each folder copied by its recipe exists and that its topic is
 /// the nodes' one.
 #[test]
-fn compose_names_what_is_there() {
+fn compose_names_existing_files() {
     let compose = std::fs::read_to_string(root().join("compose.yaml")).unwrap();
     let copied = compose.lines().filter_map(|line| line.trim().strip_prefix("COPY --from=build /src/"));
     let copied: Vec<&str> = copied.filter_map(|line| line.split(' ').next()).collect();

@@ -133,7 +133,7 @@ async fn every_ingress_passes_the_word_filter() {
 }
 
 #[tokio::test]
-async fn a_client_is_told_what_a_filter_did() {
+async fn reply_to_a_client_has_the_result_of_the_filter() {
     let gateway =
         Setup::default().plugin("word-filter").manifest("word-filter", &manifest("reject", "\"bad\"")).start();
     let mut a = gateway.connect("a", Form::CimJson).await;
@@ -144,7 +144,7 @@ async fn a_client_is_told_what_a_filter_did() {
 }
 
 #[tokio::test]
-async fn a_file_may_come_and_be_switched_off_while_the_node_runs() {
+async fn new_file_is_loaded_and_can_be_disabled_while_the_node_runs() {
     let gateway = Gateway::start();
     let mut client = gateway.connect("1074", Form::YunqueJson).await;
     gateway.folder.put("stamp.wasm", &component("stamp-v2"));

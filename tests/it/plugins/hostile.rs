@@ -124,7 +124,7 @@ async fn an_events_plugin_that_fails_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn many_at_once_do_not_starve_the_others() {
+async fn spinning_calls_at_once_do_not_starve_others() {
     let gateway = setup().plugin("fault-filter").start();
     let mut here = bound(&gateway, "here").await;
     let start = Instant::now();

@@ -65,7 +65,7 @@ fn start() -> Gateway {
 }
 
 #[tokio::test]
-async fn a_phone_lets_the_connection_in_that_waits() {
+async fn plugin_login_binds_a_waiting_connection() {
     let gateway = start();
     let mut desk = gateway.dial_cim(Form::CimJson).await;
     let mut phone = gateway.connect("1074", Form::YunquePb).await;
@@ -104,7 +104,7 @@ async fn a_phone_lets_the_connection_in_that_waits() {
 }
 
 #[tokio::test]
-async fn a_guest_signs_in_and_leaves_what_was_the_guests() {
+async fn plugin_login_moves_a_guest_to_its_user_and_out_of_its_rooms() {
     let gateway = start();
     let mut guest = gateway.connect("guest-1", Form::YunqueJson).await;
     guest.ask("room_join", json!({"room": "visitors"})).await;

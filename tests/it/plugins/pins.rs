@@ -38,7 +38,7 @@ fn reason(status: &Value) -> String {
 }
 
 #[test]
-fn a_pin_lets_one_file_in_and_is_missed_where_it_is_required() {
+fn required_pin_admits_only_its_file() {
     let folder = Setup::default().prepare();
     let mut strict = folder.command("check");
     strict.env("SKYLARK__PLUGINS__REQUIRE_HASH", "true");
@@ -59,7 +59,7 @@ fn a_pin_lets_one_file_in_and_is_missed_where_it_is_required() {
 }
 
 #[tokio::test]
-async fn only_what_a_named_key_signed_serves() {
+async fn only_files_signed_with_a_configured_key_are_served() {
     let folder = Setup::default().plugin("word-filter").plugin_as("greeter", "video-call").prepare();
     let (own, foreign) = (keygen(&folder, "own.key"), keygen(&folder, "foreign.key"));
     assert_ne!(own, foreign);
@@ -93,7 +93,7 @@ async fn only_what_a_named_key_signed_serves() {
 }
 
 #[test]
-fn a_key_that_is_none_is_a_fault_of_the_configuration() {
+fn invalid_signing_key_is_a_fault_of_the_configuration() {
     let folder = Setup::default().prepare();
     let told = told(folder.command("check").env("SKYLARK__PLUGINS__SIGNING_KEYS", "[\"c2hvcnQ=\"]"), 1);
     assert!(told.contains("plugins.signing_keys[0]: expected an Ed25519 public key, 32 bytes as base64"), "{told}");

@@ -46,7 +46,7 @@ async fn acknowledged_plugin_key_survives_kill_of_the_node() {
 }
 
 #[tokio::test]
-async fn without_a_file_what_a_plugin_keeps_ends_with_the_node() {
+async fn plugin_keys_in_memory_end_with_the_node() {
     let mut gateway = serve(prepare("memory"));
     let mut client = gateway.connect("1074", Form::YunqueJson).await;
     assert_eq!(add(&mut client, 5).await, "5");
@@ -58,7 +58,7 @@ async fn without_a_file_what_a_plugin_keeps_ends_with_the_node() {
 }
 
 #[test]
-fn a_file_that_is_no_store_is_no_start_and_stays_as_it_is() {
+fn invalid_store_file_fails_the_start_and_is_not_changed() {
     for (kv, words) in [
         ("./kv.redb", "expected a key-value store of plugins, got"),
         ("./none/kv.redb", "none/kv.redb: No such file"),

@@ -189,7 +189,7 @@ async fn the_operator_disables_enables_reloads_and_goes_back() {
 
 /// Without the only auth plugin no client is admitted, and the node is not ready.
 #[tokio::test]
-async fn disabling_the_only_auth_plugin_shuts_the_door() {
+async fn disabling_the_only_auth_plugin_refuses_all_clients() {
     let gateway = Gateway::start();
     gateway.post("/plugins/token-auth/disable", json!({})).await.data();
     assert_eq!(gateway.get("/health/ready").await.status, 503);

@@ -37,7 +37,7 @@ fn the_cases_of_the_samples_pass() {
 }
 
 #[test]
-fn what_differs_is_told_with_its_place_and_the_exit_code_says_so() {
+fn failed_case_reports_the_difference_and_exits_with_1() {
     let cases = r#"
 cases:
   - name: a reply with a push
@@ -198,7 +198,7 @@ fn a_case_file_that_is_wrong_says_where_and_what_was_expected() {
 }
 
 #[test]
-fn watch_plays_again_when_a_file_changes() {
+fn watch_runs_the_cases_again_when_a_file_changes() {
     let cases = "cases:\n  - name: n\n    judge: {message: {action: chat}}\n    expect: {verdict: drop}\n";
     let folder = folder("noop", "", cases);
     let mut child = Command::new(skylark().get_program())

@@ -115,7 +115,7 @@ async fn unauthorized_call_request_is_refused_with_its_code() {
 }
 
 #[tokio::test]
-async fn too_late_is_408_by_the_time_to_live() {
+async fn answer_after_the_time_to_live_is_408() {
     let gateway = start(1);
     let mut a = gateway.connect("a", Form::YunquePb).await;
     let mut b = gateway.connect("b", Form::YunquePb).await;
@@ -162,7 +162,7 @@ async fn two_who_call_each_other_at_once_end_with_one_call() {
 }
 
 #[tokio::test]
-async fn the_other_devices_stop_ringing() {
+async fn answer_stops_the_ringing_of_other_devices() {
     let gateway = start(60);
     let mut a = gateway.connect("a", Form::YunqueJson).await;
     let mut phone = gateway.connect_as(Claims::of("b").device("phone"), Form::YunquePb).await.0;

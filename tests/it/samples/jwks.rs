@@ -189,7 +189,7 @@ async fn tokens_of_both_kinds_let_in_by_one_request_for_the_keys() {
 }
 
 #[tokio::test]
-async fn no_token_chooses_how_it_is_checked() {
+async fn token_cannot_choose_the_algorithm_of_its_check() {
     let (rsa, curve) = (Pair::rsa("r1"), Pair::curve("c1"));
     let issuer = Issuer::start(&[&rsa, &curve]).await;
     let gateway = issuer.gateway("");
@@ -228,7 +228,7 @@ async fn claims_are_checked_behind_a_good_signature() {
 }
 
 #[tokio::test]
-async fn keys_rotate_and_names_that_nobody_knows_make_no_flood() {
+async fn unknown_key_names_cause_at_most_one_request_per_interval() {
     let (old, new) = (Pair::rsa("2025"), Pair::curve("2026"));
     let issuer = Issuer::start(&[&old]).await;
     let gateway = issuer.gateway("interval = 3600");

@@ -58,7 +58,7 @@ fn plus_leeway(expires: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_desk_is_let_in_by_the_phone_that_read_its_code() {
+async fn desk_is_bound_after_the_phone_confirms_its_code() {
     let gateway = setup().start();
     let mut phone = gateway.connect("1074", Form::YunquePb).await;
     for form in [Form::CimJson, Form::CimPb, Form::CimTcp] {
@@ -79,7 +79,7 @@ async fn a_desk_is_let_in_by_the_phone_that_read_its_code() {
 }
 
 #[tokio::test]
-async fn of_two_phones_at_once_one_is_told_that_the_code_is_used() {
+async fn second_of_two_concurrent_confirmations_gets_404() {
     let gateway = setup().start();
     let mut desk = gateway.dial_cim(Form::CimJson).await;
     let (mut one, mut other) =
@@ -88,7 +88,7 @@ async fn of_two_phones_at_once_one_is_told_that_the_code_is_used() {
 }
 
 #[tokio::test]
-async fn a_desk_that_asks_stays_and_one_that_does_not_is_closed() {
+async fn desk_that_asks_for_its_status_stays_connected() {
     let gateway =
         setup().yaml("limits: {unbound: 4s, unbound_max: 16s, connections_per_ip: 0, connects_per_ip: 0}").start();
     let (mut desk, mut silent) = (gateway.dial_cim(Form::CimJson).await, gateway.dial_cim(Form::CimJson).await);
@@ -128,7 +128,7 @@ async fn a_reload_forgets_no_code() {
 
 /// The code is in Redis, the message with the token crosses the bus, and the token is valid on either node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_phone_on_another_node_lets_the_desk_in() {
+async fn phone_on_another_node_confirms_a_code() {
     let redis = Redis::start();
     let cluster = Cluster::with(2, |_| setup().yaml(&redis.bus())).await;
     let (here, there) = (cluster.node(0), cluster.node(1));
@@ -160,7 +160,7 @@ async fn a_phone_on_another_node_lets_the_desk_in() {
 
 /// The store shared by all nodes lets only one of two commits succeed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_phones_on_two_nodes_one_is_told_that_the_code_is_used() {
+async fn second_confirmation_on_another_node_gets_404() {
     let redis = Redis::start();
     let cluster = Cluster::with(2, |_| setup().yaml(&redis.bus())).await;
     let mut desk = cluster.node(0).dial_cim(Form::CimJson).await;

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_waits_where_none_may_follow_another() {
+    fn second_request_without_pipelining_waits_for_the_first_answer() {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = format!("pusher=ws://{},id=a,key=k,secret=s", server.local_addr().unwrap());
         let peer: &'static Peer = Box::leak(Box::new(Peer::parse(&peer).unwrap()));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_may_end_its_connection() {
+    fn answer_with_connection_close_ends_the_connection() {
         let text = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
         assert!(super::answer(text).unwrap().unwrap().closes);
     }

@@ -251,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn one_after_another_is_no_fault() {
+    fn consecutive_numbers_are_no_fault() {
         assert!(faults(&[0, 1, 2, 3]).is_none());
     }
 
     #[test]
-    fn a_gap_counts_each_message_that_is_missing() {
+    fn gap_counts_each_missing_message() {
         assert_eq!(faults(&[0, 3, 4]), Faults { missed: 2, ..Faults::default() });
     }
 

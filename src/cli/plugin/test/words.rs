@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn star_in_a_pattern_matches_any_text() {
         for (pattern, text) in
             [("*", ""), ("a*", "abc"), ("*c", "abc"), ("a*c*e", "abcde"), ("abc", "abc"), ("a**b", "ab")]
         {

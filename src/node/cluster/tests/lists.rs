@@ -70,7 +70,7 @@ async fn a_user_on_several_nodes_is_listed_once_with_all_its_devices() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn filters_hold_on_every_node() {
+async fn list_filter_applies_on_every_node() {
     let (several, _clients) = crowd().await;
     let lobby = Filter { room: Some(room("lobby")), ..Filter::default() };
     let found = several.node(1).list_connections(&lobby, PageStart::Skip(0), 100).await;
@@ -124,7 +124,7 @@ async fn members_of_a_room_come_in_pages_to_plugins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_gone_is_named_and_the_rest_is_listed() {
+async fn list_names_a_node_that_does_not_answer() {
     let (several, _clients) = crowd().await;
     several.shared.deafen(&id(2));
     let found = several.node(1).list_connections(&Filter::default(), PageStart::Skip(0), 100).await;
@@ -137,7 +137,7 @@ async fn a_node_that_is_gone_is_named_and_the_rest_is_listed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_would_be_too_long_comes_in_parts() {
+async fn list_over_the_size_of_a_reply_comes_in_parts() {
     let mut several = Several::new(2).await;
     let mut clients = Vec::new();
     let rooms: Vec<String> = (0..90).map(|n| format!("{n:0>100}")).collect();

@@ -125,7 +125,7 @@ async fn forty_nodes_cost_one_copy_per_node_that_holds_a_receiver_and_keep_order
 }
 
 #[tokio::test(start_paused = true)]
-async fn survivors_take_over_what_fallen_nodes_leave_behind() {
+async fn survivors_take_over_users_of_failed_nodes() {
     let several = Several::new(NODES).await;
     let mut world = World { several, dice: Dice(7), clients: Vec::new(), published: 0 };
     for user in 0..USERS {

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn three_failures_set_a_source_apart_for_a_rest() {
+    async fn source_is_set_apart_after_three_failures() {
         let (mut failing, now) = (FailingSources::default(), Instant::now());
         assert_eq!([1, 1, 1].map(|second| fails(&mut failing, "a", (now, second))), [false, false, true]);
         assert!(failing.is_set_apart(user("a"), now) && !failing.is_set_apart(user("b"), now));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_between_failures_does_not_start_anew() {
+    async fn answer_between_failures_keeps_the_count() {
         let (mut failing, now) = (FailingSources::default(), Instant::now());
         for _ in 0..2 {
             fails(&mut failing, "a", (now, 1));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_table_is_bounded_and_the_oldest_leaves() {
+    async fn full_table_forgets_the_oldest_source() {
         let (mut failing, now) = (FailingSources::default(), Instant::now());
         for n in 0..SOURCES {
             fails(&mut failing, &n.to_string(), (now, 1));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_counts_once_and_only_the_blamed_are_evidence() {
+    async fn senders_of_one_key_count_as_one_failed_source() {
         let (mut failing, now) = (FailingSources::default(), Instant::now());
         for sender in ["a", "b", "c"] {
             let source = CallSource::Key { name: "shop", sender }.id();

@@ -101,7 +101,7 @@ mod tests {
     use crate::plugin::calls::source::CallSource;
 
     #[test]
-    fn sources_count_once_for_a_minute() {
+    fn source_is_counted_once_within_the_window() {
         let seen = RecentSources::new();
         for _ in 0..3 {
             for sender in ["a", "b", "c"] {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_plugin_is_sampled_whole_and_a_busy_one_a_little() {
+    fn sampler_takes_every_call_of_a_quiet_plugin_and_few_of_a_busy_one() {
         let samples = |calls: u64, between: Duration| {
             let sampler = Sampler::new();
             let at = |call: u64| between * u32::try_from(call).unwrap();

@@ -42,7 +42,7 @@ impl Calls {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_sources_and_more_than_half_of_those_seen_open_it() {
+async fn circuit_opens_for_three_failed_sources_above_half_of_those_seen() {
     let mut calls = Calls::new();
     for name in ["a", "b"] {
         for _ in 0..3 {
@@ -54,7 +54,7 @@ async fn three_sources_and_more_than_half_of_those_seen_open_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_or_two_sources_never_open_it() {
+async fn circuit_stays_closed_for_one_or_two_failed_sources() {
     let mut calls = Calls::new();
     for _ in 0..20 {
         for name in ["a", "b"] {
@@ -67,7 +67,7 @@ async fn one_or_two_sources_never_open_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_with_many_senders_is_one_source() {
+async fn circuit_counts_a_key_with_many_senders_as_one_source() {
     let mut calls = Calls::new();
     let senders: Vec<String> = (0..50).map(|n| n.to_string()).collect();
     for sender in &senders {
@@ -80,7 +80,7 @@ async fn a_key_with_many_senders_is_one_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sources_that_were_seen_before_the_first_failure_count() {
+async fn circuit_counts_sources_seen_before_the_first_failure() {
     let mut calls = Calls::new();
     for name in ["1", "2", "3", "4", "5"] {
         calls.answers(user(name)).unwrap();
@@ -96,7 +96,7 @@ async fn sources_that_were_seen_before_the_first_failure_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_credentials_of_one_address_are_not_many_where_others_are() {
+async fn credentials_of_one_address_count_once_beside_other_addresses() {
     let mut calls = Calls::new();
     for address in ["192.0.2.1", "192.0.2.2"] {
         calls.answers(CallSource::Client { address, credential: "good" }).unwrap();
@@ -131,7 +131,7 @@ async fn circuit_opens_on_repeated_failures_but_not_on_rare_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_in_another_order_count_too() {
+async fn failures_that_arrive_out_of_order_open_the_circuit() {
     let breaker = Breaker::new(RULES);
     let failures = [(13, "a"), (12, "b"), (11, "c"), (10, "d")];
     let opened = failures.map(|(call, name)| breaker.failed(call, &user(name)).opened);
@@ -155,7 +155,7 @@ async fn failing_source_is_set_apart_without_effect_on_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_lets_a_source_in_again() {
+async fn operator_readmits_a_source_that_was_set_apart() {
     let mut calls = Calls::new();
     for _ in 0..3 {
         calls.fails(user("a")).unwrap();
@@ -166,7 +166,7 @@ async fn an_operator_lets_a_source_in_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_quiet_again_a_minute_after_the_last_failure() {
+async fn breaker_stops_watching_a_minute_after_the_last_failure() {
     let mut calls = Calls::new();
     calls.fails(user("a")).unwrap();
     assert_eq!(calls.breaker.mode.load(Ordering::Relaxed), WATCHING);
@@ -195,7 +195,7 @@ async fn successful_canary_closes_the_circuit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canary_that_fails_or_goes_away_opens_it_again() {
+async fn failed_or_dropped_canary_call_opens_the_circuit_again() {
     let calls = Calls::opened();
     for _ in 0..3 {
         advance(RULES.rest).await;
@@ -207,7 +207,7 @@ async fn a_canary_that_fails_or_goes_away_opens_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_failed_is_the_canary_only_if_nobody_else_calls() {
+async fn failed_source_is_the_canary_only_without_other_callers() {
     let calls = Calls::opened();
     advance(RULES.rest).await;
     assert!(calls.breaker.permit(100, || user("a")).is_err());

@@ -134,7 +134,7 @@ mod tests {
     const REST: Duration = Duration::from_secs(5);
 
     #[tokio::test(start_paused = true)]
-    async fn a_source_has_one_of_each_purpose_in_a_rest() {
+    async fn source_gets_one_extra_call_of_each_purpose_per_rest() {
         let extra_calls = ExtraCalls::new(REST);
         assert!(extra_calls.try_acquire(Purpose::Retry, 1).is_some());
         assert!(extra_calls.try_acquire(Purpose::Retry, 1).is_none());
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_are_under_way_at_once() {
+    async fn two_extra_calls_run_at_once_and_the_third_waits() {
         let extra_calls = ExtraCalls::new(REST);
         let (first, second) =
             (extra_calls.try_acquire(Purpose::Retry, 1), extra_calls.acquire(Purpose::Previous, 2).await);

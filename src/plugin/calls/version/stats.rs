@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_plugins_callers_are_told_of_once_a_minute() {
+    async fn log_limiter_of_a_plugin_is_due_once_a_minute() {
         let (limiter, other) = (LogLimiter::default(), LogLimiter::default());
         let same = limiter.clone();
         assert_eq!([limiter.is_due(), same.is_due(), other.is_due()], [true, false, true]);

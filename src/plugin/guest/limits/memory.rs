@@ -151,7 +151,7 @@ mod tests {
     /// Runs the limiter in wasmtime: it must count exactly the content of two memories and two tables, despite failed
     /// growths.
     #[test]
-    fn what_is_counted_is_what_is_there() {
+    fn counted_memory_equals_allocated_memory() {
         let text = r#"(module
             (memory $a (export "a") 1) (memory $b (export "b") 1 4)
             (table $t (export "t") 10 funcref) (table $big (export "big") i64 0 externref)

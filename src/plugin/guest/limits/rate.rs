@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_has_its_share_and_no_more() {
+    fn log_bytes_beyond_the_rate_of_a_second_are_discarded() {
         let (rate, now) = (LogRate::new(100), Instant::now());
         let at = |millis: u64, bytes| rate.take(bytes, now + Duration::from_millis(millis));
         assert_eq!([at(0, 60), at(10, 60), at(20, 60), at(30, 40)], [Write, WriteNotice, Discard, Write]);

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_a_scheme_a_host_and_a_port() {
+    fn allowed_host_matches_scheme_host_and_port() {
         let allows = |place: &str, url: &str| AllowedHost::parse(place).unwrap().is(&Url::parse(url).unwrap());
         assert!(
             allows("https://a.example", "https://a.example/x")

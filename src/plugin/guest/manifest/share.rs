@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_takes_its_part_and_always_the_same() {
+    fn share_selects_its_percentage_of_senders_repeatably() {
         let share = Share::parse("5%").unwrap();
         let taken = |plugin: &str| -> Vec<u32> {
             (0..20_000).filter(|sender| share.contains(plugin, &sender.to_string())).collect()

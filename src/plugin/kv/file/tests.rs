@@ -64,7 +64,7 @@ fn a_file_that_others_may_write_is_refused() {
 }
 
 #[tokio::test]
-async fn rows_that_have_ended_leave_the_file() {
+async fn expired_rows_are_removed_from_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kv.redb");
     let store = open(&path, 0);
@@ -211,7 +211,7 @@ impl StorageBackend for Disk {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_takes_back_what_it_did_not_write_and_nothing_else() {
+async fn failed_write_is_rolled_back_without_effect_on_earlier_keys() {
     let disk = Disk::default();
     let store =
         FileStore::with_opener(disk.opener(), Time::default(), Duration::from_millis(1), &Vitals::default()).unwrap();

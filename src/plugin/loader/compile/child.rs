@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_end_of_the_child_has_its_reason() {
+    fn each_exit_of_the_compiler_child_has_its_reason() {
         let limits = CompileLimits { memory: 64 << 20, cpu: Duration::from_secs(7), ..CompileLimits::default() };
         let end = |status: i32, text: &str| read_exit(ExitStatus::from_raw(status), text, &limits);
         let told = |status: i32, text: &str| match end(status, text) {

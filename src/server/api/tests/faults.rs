@@ -52,7 +52,7 @@ impl Body for Broken {
 }
 
 #[tokio::test]
-async fn wrong_paths_and_methods() {
+async fn wrong_path_is_404_and_wrong_method_405() {
     let bench = Bench::new();
     let (status, text) = bench.post("/Send", MESSAGE).await.fault();
     assert_eq!((status, &*text), (404, "path: expected /send, got \"/Send\""));
@@ -117,7 +117,7 @@ async fn keys_change_while_the_node_runs() {
 }
 
 #[tokio::test]
-async fn content_types() {
+async fn unsupported_content_type_is_415() {
     let bench = Bench::new();
     for (path, headers, body, status) in [
         ("/send", vec![("content-type", "application/json; charset=utf-8")], MESSAGE, 200),
@@ -144,7 +144,7 @@ async fn content_types() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sizes_and_times() {
+async fn oversized_body_is_413_and_slow_body_408() {
     let bench = Bench::new();
     let large = format!(r#"{{"receiver":"1074","content":{{"text":"{}"}}}}"#, "x".repeat(4096));
     let (status, text) = bench.post("/send", large).await.fault();
@@ -173,7 +173,7 @@ async fn sizes_and_times() {
 }
 
 #[tokio::test]
-async fn parameters() {
+async fn invalid_query_parameter_is_400_with_its_name() {
     let bench = Bench::new();
     let integer = "expected an integer from";
     for (target, fault) in [
@@ -197,7 +197,7 @@ async fn parameters() {
 }
 
 #[tokio::test]
-async fn the_unreachable_broker() {
+async fn push_during_a_broker_outage_is_503() {
     let bench = Bench::new();
     bench.fake.break_broker();
     assert_eq!(bench.post("/send", MESSAGE).await.fault().0, 503);

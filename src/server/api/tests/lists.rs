@@ -101,7 +101,7 @@ async fn filters_narrow_both_items_and_counts() {
 }
 
 #[tokio::test]
-async fn a_connection_tells_what_is_known_of_it() {
+async fn connection_row_has_user_device_and_claims() {
     let bench = crowd().await;
     let data = bench.get("/connections?device=phone").await.data();
     let row = &data["items"][0];
@@ -126,7 +126,7 @@ async fn rooms_are_listed_by_name() {
 }
 
 #[tokio::test]
-async fn the_node_tells_of_itself() {
+async fn node_row_has_addresses_roles_and_counts() {
     let bench = crowd().await;
     let node = &bench.get("/nodes").await.data()["items"][0];
     assert_eq!(node["addresses"], serde_json::json!([{"address": "127.0.0.1:8080", "serves": ["ws", "api"]}]));
@@ -140,7 +140,7 @@ async fn the_node_tells_of_itself() {
 }
 
 #[tokio::test]
-async fn a_node_alone_is_the_one_to_use() {
+async fn node_alone_is_chosen_for_every_client() {
     let bench = Bench::new();
     for query in ["uid=1074", "ip=192.0.2.1", "uid=1074&ip=2001:db8::1"] {
         let chosen = bench.get(&format!("/nodes/choose?{query}")).await.data();

@@ -23,7 +23,7 @@ async fn users_join_and_leave_with_all_their_connections() {
 }
 
 #[tokio::test]
-async fn a_room_too_many_is_refused_by_connection() {
+async fn join_over_the_room_limit_is_refused_by_connection() {
     let bench = Bench::with(|config| config.clients.rooms = 1);
     let full = bench.fake.connect("1074", "phone", "android", &["attic"]).await;
     let told = bench.post("/room/join", r#"{"room":"lobby","uid":"1074"}"#).await.data();

@@ -80,7 +80,7 @@ async fn each_path_has_its_target() {
 }
 
 #[tokio::test]
-async fn every_act_of_the_envelope() {
+async fn each_act_of_an_envelope_has_its_target() {
     let bench = Bench::new();
     let cid = || Target::Connection(ConnectionId::new(9).unwrap());
     let both = || Target::Users(uids(&["1", "2"]));

@@ -165,7 +165,7 @@ fn a_cookie_needs_an_allowed_page() {
 }
 
 #[test]
-fn too_many_connects_are_told_to_wait() {
+fn connect_over_the_rate_is_429_with_retry_after() {
     let judged =
         check(&request("/ws", &[]), &listener(&[Service::Ws]), SocketAddr::from(([1, 1, 1, 1], 1)), 0, || false);
     match judged {

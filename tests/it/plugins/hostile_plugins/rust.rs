@@ -24,6 +24,6 @@ const CALLS: [Case; 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rust_guests_that_go_wrong_in_a_call() {
+async fn failing_rust_guests_affect_only_their_calls() {
     play(&CALLS).await;
 }

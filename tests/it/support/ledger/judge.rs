@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_wrong_is_told_apart() {
+    fn lost_repeated_and_reordered_messages_are_counted_apart() {
         assert_eq!(counts(&[stay(&[0, 1, 2, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [0; 4]);
         assert_eq!(counts(&[stay(&[0, 1, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [1, 0, 0, 0]);
         assert_eq!(counts(&[stay(&[0, 1, 2, 4, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [0, 1, 0, 0]);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stay_answers_for_what_lies_between_its_ends() {
+    fn stay_is_judged_only_between_its_first_and_last_message() {
         let late = Stay { bound: 45, ..stay(&[5, 6, 7, 8, 9], End::Marked) };
         assert_eq!(counts(&[stay(&[0, 1, 2], End::Left), late], &[]), [0; 4]);
         assert_eq!(counts(&[stay(&[0, 2, 5], End::Left)], &[]), [2, 0, 0, 0]);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_is_declared_by_a_word_to_the_client_about_a_fault() {
+    fn gap_notice_about_a_fault_declares_the_loss() {
         let told = || Stay { gaps: vec![60], ..stay(&[0, 1, 2, 7, 8, 9], End::Marked) };
         assert_eq!(counts(&[told()], &[Window { from: 40, to: 62 }]), [0, 0, 0, 3]);
         // A message published after the fault is not covered by it, and without a fault a gap notice excuses nothing.
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reader_of_a_plain_channel_counted_as_lost_is_declared() {
+    fn dropped_count_of_a_channel_reader_declares_losses() {
         let channel = Book { is_at_most_once: true, ..book() };
         let both = [stay(&[0, 1, 2, 6, 7, 8, 9], End::Marked), stay(&[0, 1, 2, 6, 7, 8, 9], End::Marked)];
         for (dropped, expected) in [(0, [4, 0]), (1, [2, 2]), (2, [0, 4])] {
