@@ -18,7 +18,7 @@ use crate::support::ledger::crowd::{FORMS, Guests};
 use crate::support::ledger::drill::Drill;
 use crate::support::ledger::load::Plan;
 use crate::support::ledger::ways::Way;
-use crate::support::proxy::{Proxy, Tamper, Tampered, Weather};
+use crate::support::proxy::{LineFault, Proxy, Tamper, Tampered};
 use crate::support::token::Claims;
 use crate::support::wire::Form;
 
@@ -67,14 +67,14 @@ async fn the_ledger_of_one_node_is_exact() {
 async fn the_ledger_finds_every_deed_of_a_tampering_line() {
     let cluster = Cluster::start(1, "").await;
     let proxy = Proxy::start(cluster.node(0).address("ws"), Dice(given("SEED", 1) as u64)).await;
-    proxy.set(Weather::Tampering(Tamper { lose: 30, double: 30, swap: 30 }));
+    proxy.set(LineFault::Tampering(Tamper { lose: 30, double: 30, swap: 30 }));
     let detours = HashMap::from([(0, proxy.address)]);
     let guests = Guests { users: 6, devices: 1, rooms: 0, forms: &[Form::YunquePb], detours };
     // One publisher and no wide streams: consecutive messages on a connection are consecutive in their stream.
     let plan = Plan { users: 6, rooms: 0, ways: vec![http()], period: PERIOD, batch: 5, wide: 0 };
     let drill = Drill::begin("the_ledger_finds_every_deed_of_a_tampering_line", cluster, &guests, &plan).await;
     drill.taken(1_000).await;
-    proxy.set(Weather::Clear);
+    proxy.set(LineFault::Clear);
     let verdict = drill.end().await;
     let Tampered { lost, doubled, swapped } = proxy.tampered();
     let [lost, doubled, swapped] = [lost, doubled, swapped].map(|deeds| deeds.load(Ordering::SeqCst));
@@ -100,26 +100,26 @@ async fn the_proxy_slows_silences_truncates_and_cuts() {
     let push = async |action: &str| {
         node.post("/send", json!({"receiver": "1", "action": action})).await.data();
     };
-    proxy.set(Weather::Slow(Duration::from_millis(20)));
+    proxy.set(LineFault::Slow(Duration::from_millis(20)));
     let mut client = dial().await;
     push("slow").await;
     assert_eq!(client.message().await["action"], "slow");
 
     // Messages pushed during the silence arrive afterwards, in order.
-    proxy.set(Weather::Silent);
+    proxy.set(LineFault::Silent);
     push("first").await;
     push("second").await;
-    proxy.set(Weather::Clear);
+    proxy.set(LineFault::Clear);
     assert_eq!(client.message().await["action"], "first");
     assert_eq!(client.message().await["action"], "second");
 
-    proxy.set(Weather::Truncate(3));
+    proxy.set(LineFault::Truncate(3));
     push("never whole").await;
     assert_eq!(client.closed().await, None);
 
-    proxy.set(Weather::Clear);
+    proxy.set(LineFault::Clear);
     let mut client = dial().await;
-    proxy.set(Weather::Cut);
+    proxy.set(LineFault::Cut);
     assert_eq!(client.closed().await, None);
     let mut refused = TcpStream::connect(proxy.address).await.unwrap();
     assert_eq!(refused.read(&mut [0; 1]).await.unwrap_or_default(), 0);

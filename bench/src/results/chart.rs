@@ -26,7 +26,7 @@ pub(crate) enum Scale {
 pub(crate) struct Row {
     pub(crate) group: String,
     pub(crate) label: String,
-    pub(crate) mark: Mark,
+    pub(crate) mark: ChartMark,
     /// Index of the colour.
     pub(crate) colour: usize,
     /// Text after the mark.
@@ -34,7 +34,7 @@ pub(crate) struct Row {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Mark {
+pub(crate) enum ChartMark {
     /// The median as a bar, the range as a whisker.
     Bar(Spread),
     /// Values from left to right, each with its name.
@@ -86,7 +86,7 @@ fn draw(body: &mut String, row: &Row, axis: &Axis, y: f64) {
     let (middle, colour) = (y + ROW / 2.0, COLOURS[row.colour % COLOURS.len()]);
     put(body, LEFT - 8.0, middle + 4.0, "end", "", &row.label);
     let end = match &row.mark {
-        Mark::Bar(Spread { median, min, max }) => {
+        ChartMark::Bar(Spread { median, min, max }) => {
             let (x, low, high) = (axis.x(*median), axis.x(*min), axis.x(*max));
             let (width, top, height) = (x - LEFT, y + 3.0, ROW - 6.0);
             let _ = writeln!(
@@ -95,7 +95,7 @@ fn draw(body: &mut String, row: &Row, axis: &Axis, y: f64) {
             );
             x.max(high)
         }
-        Mark::Dots(dots) => {
+        ChartMark::Dots(dots) => {
             let ends = dots.first().zip(dots.last()).map_or((0.0, 0.0), |(first, last)| (first.1, last.1));
             let (low, high) = (axis.x(ends.0), axis.x(ends.1));
             let _ = writeln!(body, r##"<path d="M{low:.1} {middle}H{high:.1}" stroke="{colour}"/>"##);
@@ -132,8 +132,8 @@ struct Axis {
 impl Axis {
     fn of(chart: &Chart) -> Self {
         let values = chart.rows.iter().flat_map(|row| match &row.mark {
-            Mark::Bar(spread) => vec![spread.min, spread.median, spread.max],
-            Mark::Dots(dots) => dots.iter().map(|dot| dot.1).collect(),
+            ChartMark::Bar(spread) => vec![spread.min, spread.median, spread.max],
+            ChartMark::Dots(dots) => dots.iter().map(|dot| dot.1).collect(),
         });
         let values: Vec<f64> = values.filter(|value| value.is_finite() && *value > 0.0).collect();
         let most = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     fn row(group: &str, label: &str, median: f64) -> Row {
-        let mark = Mark::Bar(Spread { median, min: median / 2.0, max: median * 2.0 });
+        let mark = ChartMark::Bar(Spread { median, min: median / 2.0, max: median * 2.0 });
         Row { group: group.to_owned(), label: label.to_owned(), mark, colour: 0, note: short(median) }
     }
 
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn decades_have_one_width_and_nothing_leaves_the_axis() {
-        let dots = Mark::Dots(vec![("p50", 0.02), ("max", 30.0)]);
+        let dots = ChartMark::Dots(vec![("p50", 0.02), ("max", 30.0)]);
         let rows = vec![Row { mark: dots, ..row("", "", 0.0) }];
         let axis = Axis::of(&chart(Scale::Log, rows));
         let labels: Vec<String> = axis.ticks().into_iter().map(|tick| tick.1).collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::bar::Verdict;
-use super::chart::{Chart, Mark, Row, Scale};
+use super::chart::{Chart, ChartMark, Row, Scale};
 use super::report::{count, fine, short};
 use super::sample::{Figure, Sample, Unit};
 use super::stats::{Latency, Spread};
@@ -62,7 +62,7 @@ fn charts(results: &Results) -> Vec<(String, Chart)> {
 fn bars<'a>(rows: impl Iterator<Item = &'a results::Row>, figure: Figure) -> Vec<Row> {
     draw(rows, |row| {
         let spread = row.spread(figure)?;
-        Some((Mark::Bar(spread), count(spread.median)))
+        Some((ChartMark::Bar(spread), count(spread.median)))
     })
 }
 
@@ -81,13 +81,13 @@ fn dots(rows: &[results::Row]) -> Vec<Row> {
             ("p99.9", median(|l| l.p999)?),
             ("max", median(|l| l.max)?),
         ];
-        Some((Mark::Dots(points.map(|(name, us)| (name, us / 1e3)).to_vec()), format!("p99 {p99:.2} ms")))
+        Some((ChartMark::Dots(points.map(|(name, us)| (name, us / 1e3)).to_vec()), format!("p99 {p99:.2} ms")))
     })
 }
 
 fn draw<'a>(
     rows: impl Iterator<Item = &'a results::Row>,
-    mark: impl Fn(&results::Row) -> Option<(Mark, String)>,
+    mark: impl Fn(&results::Row) -> Option<(ChartMark, String)>,
 ) -> Vec<Row> {
     let mut contenders: Vec<&str> = Vec::new();
     let mut drawn = Vec::new();
@@ -111,8 +111,11 @@ fn margins(verdicts: &[Verdict]) -> Chart {
     let row = |verdict: &Verdict| {
         let margin = |value: f64| if verdict.must == "≥" { value / verdict.bar } else { verdict.bar / value };
         let ends = [margin(verdict.min), margin(verdict.max)];
-        let mark =
-            Mark::Bar(Spread { median: margin(verdict.value), min: ends[0].min(ends[1]), max: ends[0].max(ends[1]) });
+        let mark = ChartMark::Bar(Spread {
+            median: margin(verdict.value),
+            min: ends[0].min(ends[1]),
+            max: ends[0].max(ends[1]),
+        });
         let note = format!("{} {} {}", fine(verdict.value), verdict.must, short(verdict.bar));
         let (group, label) = (verdict.name.clone(), if verdict.ok { "holds" } else { "MISSED" }.to_owned());
         Row { group, label, mark, colour: usize::from(!verdict.ok), note }
@@ -164,7 +167,7 @@ mod tests {
     #[test]
     fn latencies_are_milliseconds() {
         let rows = &charts(&results())[2].1.rows;
-        let Mark::Dots(dots) = &rows[0].mark else { panic!("{rows:?}") };
+        let ChartMark::Dots(dots) = &rows[0].mark else { panic!("{rows:?}") };
         assert_eq!((dots[2], rows[0].note.as_str()), (("p99", 1.5), "p99 1.50 ms"));
     }
 
@@ -180,7 +183,7 @@ mod tests {
             ok: true,
         };
         let chart = margins(&[bar("≥", 4.0), bar("≤", 1.0), bar("≤", 4.0)]);
-        let margin = |row: &Row| if let Mark::Bar(spread) = row.mark { spread.median } else { f64::NAN };
+        let margin = |row: &Row| if let ChartMark::Bar(spread) = row.mark { spread.median } else { f64::NAN };
         assert_eq!(chart.rows.iter().map(margin).collect::<Vec<_>>(), [2.0, 2.0, 0.5]);
     }
 }

@@ -9,7 +9,7 @@ mod several;
 mod stores;
 
 use crate::support::brokers::bus::{Bus, MemoryBus, SharedKafka};
-use crate::support::brokers::kafka::Cluster;
+use crate::support::brokers::kafka::KafkaCluster;
 use crate::support::brokers::redis::Redis;
 
 /// Generates the same cases for each engine.
@@ -113,7 +113,7 @@ mod shared {
             rosters::presence_counts_over_all_members,
             rosters::a_fallen_members_users_go_to_one_survivor,
         ];
-        hurt_kafka: Cluster = [
+        hurt_kafka: KafkaCluster = [
             faults::a_node_starts_before_its_engine,
             faults::a_stopped_engine_answers_in_time_and_loses_nothing_accepted,
             faults::unavailable_message_arrives_once_or_never,

@@ -11,27 +11,27 @@ use std::time::Duration;
 
 use crate::support::dice::given;
 use crate::support::gateway::Gateway;
-use flow::{Flow, p99};
-use kinds::{Attack, Kind, Others, Stage};
+use flow::{MessageFlow, p99};
+use kinds::{Attack, AttackKind, Others, Stage};
 
 /// Upper bound of the p99 with the hostile client, as a multiple of the p99 without it.
 const MOST: f64 = 3.0;
 
 /// Runs one kind and prints its row.
-async fn play(kind: Kind) {
+async fn play(kind: AttackKind) {
     let measures = std::env::var_os("NODE").is_some();
     let (pairs, messages) =
         (given("PAIRS", if measures { 5 } else { 1 }), given("MESSAGES", if measures { 5_000 } else { 300 }));
     let stage = Stage::new(kind);
     // Warms up instances and caches.
-    Flow::new(&stage.gateway).send(messages / 3 + 1).await;
+    MessageFlow::new(&stage.gateway).send(messages / 3 + 1).await;
     let (mut ratios, mut worst) = (Vec::new(), (Duration::ZERO, Duration::ZERO));
     let mut done = 0;
     let others = Others::begin(&stage);
     for _ in 0..pairs {
-        let calm = p99(Flow::new(&stage.gateway).send(messages).await);
+        let calm = p99(MessageFlow::new(&stage.gateway).send(messages).await);
         let attack = Attack::begin(&stage);
-        let beside = p99(Flow::new(&stage.gateway).send(messages).await);
+        let beside = p99(MessageFlow::new(&stage.gateway).send(messages).await);
         done += attack.end().await;
         ratios.push(beside.as_secs_f64() / calm.as_secs_f64());
         worst = (worst.0.max(calm), worst.1.max(beside));
@@ -71,25 +71,25 @@ async fn blames_nobody(gateway: &Gateway) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_clients_with_names_that_no_user_has() {
-    play(Kind::Name).await;
+    play(AttackKind::Name).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_clients_with_texts_that_grow_when_they_are_normalised() {
-    play(Kind::Expansion).await;
+    play(AttackKind::Expansion).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_clients_during_the_probation_of_a_word_list() {
-    play(Kind::Probation).await;
+    play(AttackKind::Probation).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_clients_while_the_store_is_away() {
-    play(Kind::Store).await;
+    play(AttackKind::Store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_clients_for_whom_a_filter_fails() {
-    play(Kind::Source).await;
+    play(AttackKind::Source).await;
 }

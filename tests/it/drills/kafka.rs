@@ -97,7 +97,7 @@ async fn a_kafka_bus_that_falls_and_comes_back_loses_nothing_acked() {
     assert!(verdict.refused > 0, "no publish was refused: {verdict}");
 }
 
-async fn bounce(name: &'static str, own: Arc<kafka::Cluster>, bus: &str) -> Verdict {
+async fn bounce(name: &'static str, own: Arc<kafka::KafkaCluster>, bus: &str) -> Verdict {
     let is_bus = bus.contains("kind: kafka");
     let (_, drill) = begin(name, &own.kafka, bus).await;
     for _ in 0..pick(1, 5) {
@@ -164,12 +164,12 @@ async fn a_leader_of_three_that_falls_costs_nothing_acked() {
     end(drill).await;
 }
 
-async fn own(brokers: u8) -> Arc<kafka::Cluster> {
-    tokio::task::spawn_blocking(move || Arc::new(kafka::Cluster::start(brokers))).await.unwrap()
+async fn own(brokers: u8) -> Arc<kafka::KafkaCluster> {
+    tokio::task::spawn_blocking(move || Arc::new(kafka::KafkaCluster::start(brokers))).await.unwrap()
 }
 
 /// The script blocks until it is done, so it runs on a blocking thread.
-async fn hurt(own: &Arc<kafka::Cluster>, act: impl FnOnce(&kafka::Cluster) + Send + 'static) {
+async fn hurt(own: &Arc<kafka::KafkaCluster>, act: impl FnOnce(&kafka::KafkaCluster) + Send + 'static) {
     let own = Arc::clone(own);
     tokio::task::spawn_blocking(move || act(&own)).await.unwrap();
 }

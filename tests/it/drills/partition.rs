@@ -11,7 +11,7 @@ use crate::support::dice::{Dice, given};
 use crate::support::gateway::Setup;
 use crate::support::gateway::cluster::Cluster;
 use crate::support::ledger::drill::{Drill, pick};
-use crate::support::proxy::{Proxy, Weather};
+use crate::support::proxy::{LineFault, Proxy};
 
 /// The close code of a node that lost the engine.
 const CUT_OFF: u16 = 4006;
@@ -36,13 +36,13 @@ async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
         drill
             .broken(async {
                 let begun = Instant::now();
-                proxy.set(Weather::Silent);
+                proxy.set(LineFault::Silent);
                 drill.cluster.unready(0).await;
                 println!("unready {:.1?} after it was cut off for {length:?}", begun.elapsed());
                 assert!(begun.elapsed() < length, "the node became unready only after the partition");
                 misses_the_others(&drill.cluster).await;
                 drill.run_for(length.saturating_sub(begun.elapsed())).await;
-                proxy.set(Weather::Clear);
+                proxy.set(LineFault::Clear);
                 drill.cluster.ready(0).await;
             })
             .await;

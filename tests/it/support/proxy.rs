@@ -1,7 +1,7 @@
 //! A TCP proxy with faults on demand or at random: it delays, cuts, stalls, truncates, or tampers with WebSocket
 //! frames.
 //!
-//! Runs between a node and its engine (a partition) or between clients and a node (a lossy line). One [`Weather`] at a
+//! Runs between a node and its engine (a partition) or between clients and a node (a lossy line). One [`LineFault`] at a
 //! time applies to all its connections.
 
 mod tamper;
@@ -25,25 +25,25 @@ pub use tamper::{Tamper, Tampered};
 
 /// The fault that a connection goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
+pub enum LineFault {
     Clear,
     /// Each chunk is delayed by up to this duration.
     Slow(Duration),
     /// Every connection is closed, new ones at once.
     Cut,
-    /// No data passes in either direction and no peer notices. Held data passes when the weather changes. A new
+    /// No data passes in either direction and no peer notices. Held data passes when the fault changes. A new
     /// connection is accepted and gets no answer.
     Silent,
     /// This many more bytes pass to the side that dialled, then the connection ends, even within a message.
     Truncate(usize),
     /// Some protobuf WebSocket messages to the side that dialled are lost, doubled or swapped. Applies to connections
-    /// that begin in this weather.
+    /// that begin during this fault.
     Tampering(Tamper),
 }
 
 pub struct Proxy {
     pub address: SocketAddr,
-    weather: watch::Sender<Weather>,
+    weather: watch::Sender<LineFault>,
     upstream: Arc<Mutex<SocketAddr>>,
     notes: Arc<Notes>,
     accepting: JoinHandle<()>,
@@ -63,7 +63,7 @@ impl Proxy {
     pub async fn start(upstream: SocketAddr, mut dice: Dice) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (weather, notes) = (watch::Sender::new(Weather::Clear), Arc::new(Notes::default()));
+        let (weather, notes) = (watch::Sender::new(LineFault::Clear), Arc::new(Notes::default()));
         let (seen, noted) = (weather.subscribe(), Arc::clone(&notes));
         let target = Arc::new(Mutex::new(upstream));
         let upstream = Arc::clone(&target);
@@ -76,7 +76,7 @@ impl Proxy {
         Self { address, weather, upstream, notes, accepting }
     }
 
-    pub fn set(&self, weather: Weather) {
+    pub fn set(&self, weather: LineFault) {
         self.weather.send_replace(weather);
     }
 
@@ -110,19 +110,19 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
         // Its connections end with the proxy.
-        self.weather.send_replace(Weather::Cut);
+        self.weather.send_replace(LineFault::Cut);
     }
 }
 
 async fn carry(
     client: TcpStream,
     upstream: SocketAddr,
-    weather: watch::Receiver<Weather>,
+    weather: watch::Receiver<LineFault>,
     mut dice: Dice,
     notes: Arc<Notes>,
 ) {
     let number = notes.connections.fetch_add(1, Ordering::Relaxed);
-    if *weather.borrow() == Weather::Cut {
+    if *weather.borrow() == LineFault::Cut {
         return;
     }
     let Ok(server) = TcpStream::connect(upstream).await else { return };
@@ -141,7 +141,7 @@ async fn carry(
 
 /// One direction of one connection.
 struct Pump {
-    weather: watch::Receiver<Weather>,
+    weather: watch::Receiver<LineFault>,
     dice: Dice,
     /// Set in the direction of the side that dialled.
     back: Option<Back>,
@@ -162,7 +162,7 @@ impl Pump {
         loop {
             let read = tokio::select! {
                 read = from.read(&mut buffer) => read,
-                _ = cut.wait_for(|weather| *weather == Weather::Cut) => return,
+                _ = cut.wait_for(|weather| *weather == LineFault::Cut) => return,
             };
             let Ok(count @ 1..) = read else { return };
             let Some(weather) = self.hold().await else { return };
@@ -172,7 +172,7 @@ impl Pump {
                 if let Some(tape) = &mut *notes.tape.lock() {
                     tape.entry(*number).or_default().extend_from_slice(&bytes);
                 }
-                if let Weather::Truncate(most) = weather {
+                if let LineFault::Truncate(most) = weather {
                     let rest = left.get_or_insert(most);
                     bytes.truncate(*rest);
                     *rest -= bytes.len();
@@ -184,20 +184,20 @@ impl Pump {
         }
     }
 
-    /// Waits as long as the weather requires; `None` if the connection must end.
-    async fn hold(&mut self) -> Option<Weather> {
+    /// Waits as long as the fault requires; `None` if the connection must end.
+    async fn hold(&mut self) -> Option<LineFault> {
         let weather = *self.weather.borrow();
         let wait = match weather {
-            Weather::Slow(most) => Some(most.mul_f64(self.dice.roll(1000) as f64 / 1000.0)),
+            LineFault::Slow(most) => Some(most.mul_f64(self.dice.roll(1000) as f64 / 1000.0)),
             _ => None,
         };
         if let Some(wait) = wait {
-            let cut = self.weather.wait_for(|weather| *weather == Weather::Cut);
+            let cut = self.weather.wait_for(|weather| *weather == LineFault::Cut);
             if timeout(wait, cut).await.is_ok() {
                 return None;
             }
         }
-        let weather = *self.weather.wait_for(|weather| *weather != Weather::Silent).await.ok()?;
-        (weather != Weather::Cut).then_some(weather)
+        let weather = *self.weather.wait_for(|weather| *weather != LineFault::Silent).await.ok()?;
+        (weather != LineFault::Cut).then_some(weather)
     }
 }

@@ -4,12 +4,12 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::intake::until;
-use crate::support::brokers::kafka::Cluster;
+use crate::support::brokers::kafka::KafkaCluster;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::wire::Form;
 
 /// Stops Kafka and restarts it with another password.
-async fn rotate(cluster: &Cluster, password: &str) {
+async fn rotate(cluster: &KafkaCluster, password: &str) {
     cluster.kill9(1);
     cluster.set_password(1, password);
     cluster.start_node(1);
@@ -26,7 +26,7 @@ async fn until_it_says(gateway: &Gateway, words: &str) {
 }
 
 /// Sends one message by HTTP and the bus, and one by the intake.
-async fn messages_flow(cluster: &Cluster, gateway: &Gateway, round: &str) {
+async fn messages_flow(cluster: &KafkaCluster, gateway: &Gateway, round: &str) {
     let mut client = gateway.connect("1074", Form::YunqueJson).await;
     let envelope =
         |way: &str| json!({"act": 2, "Uid": "1074", "msg": [{"action": "chat", "title": format!("{round} {way}")}]});
@@ -38,7 +38,7 @@ async fn messages_flow(cluster: &Cluster, gateway: &Gateway, round: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotated_password_is_taken_from_its_file_and_from_a_reload() {
-    let cluster = tokio::task::spawn_blocking(|| Cluster::start(1)).await.unwrap();
+    let cluster = tokio::task::spawn_blocking(|| KafkaCluster::start(1)).await.unwrap();
     cluster.kafka.create_topic("rotated", 1).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");

@@ -8,7 +8,7 @@ use skylark::broker::source::{Record, RecordPosition, Source};
 use skylark::vital::Vitals;
 use tokio::sync::{mpsc, watch};
 
-use crate::support::brokers::kafka::{Cluster, kafka, unique};
+use crate::support::brokers::kafka::{KafkaCluster, kafka, unique};
 use crate::support::client::within;
 
 fn texts(records: &[Record]) -> Vec<String> {
@@ -288,7 +288,7 @@ async fn a_topic_that_is_missing_is_told_and_read_once_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
-    let cluster = tokio::task::spawn_blocking(|| Cluster::start(1)).await.unwrap();
+    let cluster = tokio::task::spawn_blocking(|| KafkaCluster::start(1)).await.unwrap();
     let topic = unique("bounced");
     // A topic of the same name in another cluster.
     kafka().create_topic(&topic, 1).await;

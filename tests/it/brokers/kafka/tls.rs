@@ -23,7 +23,7 @@ fn check(yaml: &str) -> (bool, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_and_an_intake_speak_tls_with_a_password() {
-    let (own, ca) = tokio::task::spawn_blocking(kafka::Cluster::start_over_tls).await.unwrap();
+    let (own, ca) = tokio::task::spawn_blocking(kafka::KafkaCluster::start_over_tls).await.unwrap();
     for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
         let (topic, prefix) = (unique("tls"), unique("tls"));
         own.kafka.create_topic(&topic, 1).await;

@@ -23,12 +23,12 @@ const LANES: usize = 8;
 const UID: &str = "steady";
 
 /// The two ends of a flow.
-pub struct Flow {
+pub struct MessageFlow {
     api: SocketAddr,
     ws: SocketAddr,
 }
 
-impl Flow {
+impl MessageFlow {
     pub fn new(gateway: &Gateway) -> Self {
         Self { api: gateway.address("api"), ws: gateway.address("ws") }
     }

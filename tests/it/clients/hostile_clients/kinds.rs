@@ -26,7 +26,7 @@ const GRANTS: &str = "grants = [\"directory\", \"outbox\", \"timers\", \"login\"
 
 /// The attack of a client.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum AttackKind {
     /// Redials with a valid token that has an invalid name as its `sub`.
     Name,
     /// Publishes 60 kB of U+FDFA.
@@ -39,7 +39,7 @@ pub enum Kind {
     Source,
 }
 
-impl Kind {
+impl AttackKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Name => "a token with an invalid name in `sub`",
@@ -53,16 +53,16 @@ impl Kind {
 
 /// A node, and the parts of its environment that an attack changes.
 pub struct Stage {
-    kind: Kind,
+    kind: AttackKind,
     pub gateway: Gateway,
     weather: Weather,
 }
 
 impl Stage {
-    pub fn new(kind: Kind) -> Self {
+    pub fn new(kind: AttackKind) -> Self {
         let plugins = "plugins:\n  dir: $PLUGINS\n  cache: $CACHE\n  settle: 20ms\n  rescan: 1s\n  kv: ./disk/kv.redb";
         let setup = Setup::default().plugin("word-filter").plugin("probe").manifest("probe", GRANTS).yaml(plugins);
-        let setup = if kind == Kind::Source { setup.plugin("fault-filter") } else { setup };
+        let setup = if kind == AttackKind::Source { setup.plugin("fault-filter") } else { setup };
         let folder = setup.prepare();
         let disk = folder.path().join("disk");
         fs::create_dir(&disk).unwrap();
@@ -90,10 +90,10 @@ impl Others {
     pub fn begin(stage: &Stage) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
-        if stage.kind != Kind::Store {
+        if stage.kind != AttackKind::Store {
             tasks.push(tokio::spawn(newcomers(stage.gateway.address("ws"), stopped.clone())));
         }
-        if stage.kind == Kind::Probation {
+        if stage.kind == AttackKind::Probation {
             tasks.push(tokio::spawn(new_lists(stage.gateway.folder.clone(), stopped)));
         }
         Self { stop, tasks }
@@ -119,7 +119,7 @@ impl<'a> Attack<'a> {
     pub fn begin(stage: &'a Stage) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (tries, count) = watch::channel(0);
-        if stage.kind == Kind::Store {
+        if stage.kind == AttackKind::Store {
             stage.weather.fill_disk(true);
         }
         let task = tokio::spawn(attack(stage.kind, stage.gateway.address("ws"), tries, stopped));
@@ -132,7 +132,7 @@ impl<'a> Attack<'a> {
         let _ = within("tries of the hostile client", self.tries.wait_for(|tries| *tries >= TRIES)).await;
         self.stop.send_replace(true);
         self.task.await.expect("the hostile client runs to its end");
-        if self.stage.kind == Kind::Store {
+        if self.stage.kind == AttackKind::Store {
             self.stage.weather.fill_disk(false);
             let mut client = connect(self.stage.gateway.address("ws"), "later").await;
             within("the store", async { while add(&mut client).await["code"] != "200" {} }).await;
@@ -169,8 +169,8 @@ async fn newcomers(ws: SocketAddr, stopped: watch::Receiver<bool>) {
     }
 }
 
-async fn attack(kind: Kind, ws: SocketAddr, tries: Tries, stopped: watch::Receiver<bool>) {
-    if kind == Kind::Name {
+async fn attack(kind: AttackKind, ws: SocketAddr, tries: Tries, stopped: watch::Receiver<bool>) {
+    if kind == AttackKind::Name {
         return bad_names(ws, &tries, &stopped).await;
     }
     let mut client = connect(ws, "hostile").await;
@@ -179,8 +179,8 @@ async fn attack(kind: Kind, ws: SocketAddr, tries: Tries, stopped: watch::Receiv
         client.raw(request.clone()).await;
         let reply = client.reply().await;
         match kind {
-            Kind::Source => assert_eq!(reply["code"], "503", "{reply}"),
-            Kind::Store => assert!(["200", "503"].iter().any(|code| reply["code"] == *code), "{reply}"),
+            AttackKind::Source => assert_eq!(reply["code"], "503", "{reply}"),
+            AttackKind::Store => assert!(["200", "503"].iter().any(|code| reply["code"] == *code), "{reply}"),
             _ => assert_ne!(reply["code"], "500", "{reply}"),
         }
         tries.send_modify(|tries| *tries += 1);
@@ -188,10 +188,10 @@ async fn attack(kind: Kind, ws: SocketAddr, tries: Tries, stopped: watch::Receiv
 }
 
 /// The request that the client repeats. It is encoded once, because the test shares its cores with the node.
-fn request(kind: Kind, client: &Client) -> Message {
+fn request(kind: AttackKind, client: &Client) -> Message {
     match kind {
-        Kind::Store => client.encode("probe_add", &json!({"key": "sum", "amount": "1"})),
-        Kind::Source => client.encode("message", &json!({"to": "user:nobody", "action": "trap"})),
+        AttackKind::Store => client.encode("probe_add", &json!({"key": "sum", "amount": "1"})),
+        AttackKind::Source => client.encode("message", &json!({"to": "user:nobody", "action": "trap"})),
         _ => {
             let content = json!({"text": LIGATURE.repeat(20_000)}).to_string();
             client.encode("message", &json!({"to": "user:nobody", "content": content}))

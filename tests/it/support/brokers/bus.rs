@@ -159,7 +159,7 @@ impl Bus for SharedKafka {
     }
 }
 
-impl Bus for kafka::Cluster {
+impl Bus for kafka::KafkaCluster {
     const IS_SHARED: bool = true;
     const IS_ROUTED: bool = false;
 

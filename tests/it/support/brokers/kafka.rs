@@ -34,7 +34,7 @@ pub struct Kafka {
 }
 
 /// A cluster of one test, which may break it. Ends with this value or with the process.
-pub struct Cluster {
+pub struct KafkaCluster {
     pub kafka: Kafka,
     work: PathBuf,
 }
@@ -314,7 +314,7 @@ impl Found {
     }
 }
 
-impl Cluster {
+impl KafkaCluster {
     /// Starts one node, or three nodes with RF 3 and min.insync.replicas 2.
     pub fn start(nodes: u8) -> Self {
         let work = folder(&unique("own"));
@@ -370,7 +370,7 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
+impl Drop for KafkaCluster {
     fn drop(&mut self) {
         let _ = script(&self.work).arg("down").status();
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Weather;
+use super::LineFault;
 use crate::support::dice::Dice;
 
 /// One message in this many is lost, doubled, or swapped with the next one; 0 = none.
@@ -38,9 +38,9 @@ impl Frames {
     }
 
     /// Returns the bytes to forward. Without tampering these are all of them, unchanged.
-    pub(super) fn pass(&mut self, bytes: &[u8], weather: Weather) -> Vec<u8> {
+    pub(super) fn pass(&mut self, bytes: &[u8], weather: LineFault) -> Vec<u8> {
         self.waiting.extend_from_slice(bytes);
-        let Weather::Tampering(tamper) = weather else {
+        let LineFault::Tampering(tamper) = weather else {
             // A held message is released when the weather changes.
             let mut out = self.held.take().unwrap_or_default();
             out.append(&mut self.waiting);
