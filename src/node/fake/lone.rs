@@ -147,11 +147,6 @@ impl LoneClient {
         Ok(run(joined.resumed.expect("the client asks to resume")).remove(0))
     }
 
-    /// Ends the connection as a lost socket does.
-    pub(crate) async fn leave(&self) {
-        self.node.detach(&self.connection).await;
-    }
-
     /// Reason for which the node closed the connection.
     pub(crate) fn closed(&self) -> Option<Disconnect> {
         self.connection.closed()
