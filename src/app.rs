@@ -29,7 +29,8 @@ use crate::hub::Hub;
 use crate::id::IdSequence;
 use crate::node::deliver::Delivery;
 use crate::node::effects::NodeServices;
-use crate::node::{Node, PluginState, Status};
+use crate::node::{Node, PluginHistory, PluginState, Status};
+use crate::plugin::history::HistoryReader;
 use crate::plugin::host::{Tasks as PluginTasks, WasmHost};
 use crate::plugin::kv::OpenError;
 use crate::plugin::{CompileIn, LoadError, Options, PluginHost};
@@ -245,15 +246,7 @@ impl App {
         let receiver: Arc<dyn Deliver> = Arc::clone(&delivery) as _;
         let engine = Engine::start(&config, receiver, &vitals)?;
         let reserver = ids::reserver(&config.node, &ids, engine.ids.clone())?;
-        let http_client = HttpClient::new(config.plugins.http_ca.clone());
-        let kv = kv::open(&config.plugins.kv, engine.store.clone(), &vitals)?;
-        let options = Options {
-            kv,
-            compile: CompileIn::Child,
-            fetch: Some(Arc::new(http_client)),
-            vitals: vitals.clone(),
-            ..Options::default()
-        };
+        let options = plugin_options(&config, &engine, &vitals)?;
         let (host, plugin_tasks) = WasmHost::load(&config.plugins, options).await?;
         let host = Arc::new(host);
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
@@ -347,6 +340,19 @@ impl App {
         }
         tracing::info!("drained");
     }
+}
+
+/// The parts of the node that plugins use.
+fn plugin_options(config: &Config, engine: &Engine, vitals: &Vitals) -> Result<Options, OpenError> {
+    let history = engine.history.clone().map(|store| Arc::new(PluginHistory::new(store)) as Arc<dyn HistoryReader>);
+    Ok(Options {
+        kv: kv::open(&config.plugins.kv, engine.store.clone(), vitals)?,
+        history,
+        compile: CompileIn::Child,
+        fetch: Some(Arc::new(HttpClient::new(config.plugins.http_ca.clone()))),
+        vitals: vitals.clone(),
+        ..Options::default()
+    })
 }
 
 fn about(telemetry: &Telemetry, listeners: &Listeners, config: &Config) -> About {

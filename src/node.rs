@@ -41,7 +41,7 @@ pub use crate::broker::source::{Delay, Record, RecordPosition, Source};
 pub use crate::fate::{Fate, Published, Unjudged};
 pub use crate::hub::{Binding, Connection, Socket};
 pub use crate::plugin::{Call, Identity, PluginCommand, PluginCommandFault, PluginState, Rejected, Status, Transport};
-pub use query::{Counts, Filter, HistoryFault, SeenConnection, SeenUser};
+pub use query::{Counts, Filter, HistoryFault, PluginHistory, SeenConnection, SeenUser};
 pub use resume::{Replay, Resumed};
 pub use rooms::RoomJoin;
 
@@ -107,7 +107,7 @@ impl Node {
             PresenceTracker::new(hub.clone(), broker.clone(), roster.clone(), plugins.clone(), membership.clone());
         let presence = Arc::new(presence);
         let retained = history.is_some().then(|| config.history.clone());
-        let resumer = Arc::new(Resumer::new(hub.clone(), history.clone()));
+        let resumer = Arc::new(Resumer::new(hub.clone(), history.clone(), plugins.clone()));
         let rooms = Rooms::new(live, hub.clone(), plugins.clone(), presence.clone(), resumer.clone());
         let rooms = Arc::new(rooms);
         let devices = Arc::new(Devices::new(hub.clone(), broker.clone(), roster));

@@ -12,6 +12,7 @@ mod digest;
 pub mod fetch;
 mod guest;
 pub mod harness;
+pub mod history;
 pub mod host;
 mod imports;
 pub mod kv;
@@ -34,7 +35,7 @@ pub use crate::claim::{Admission, Answer, Claim, Refusal};
 pub use crate::fate::Unjudged;
 
 use crate::id::{ConnectionId, Device, Room, Uid};
-use crate::message::{Entries, Envelope, Publication, Target};
+use crate::message::{Entries, Envelope, Publication, StreamName, Target};
 
 /// Fixed text for a client when a plugin failed and the client's input is not to blame. The log has the reason.
 pub(crate) const UNAVAILABLE: &str = "temporarily unavailable, try again later";
@@ -146,6 +147,51 @@ pub enum Event {
     RoomJoined(Identity, Room),
     /// A connection left a room.
     RoomLeft(Identity, Room),
+    /// A client came back with positions of these streams.
+    Resumed(Identity, Vec<ResumedStream>),
+    /// A kept message reached no device of the user. The number is the id of the message.
+    Undelivered(Uid, i64, UndeliveredCause),
+}
+
+impl Event {
+    /// The user that the event is about.
+    #[must_use]
+    pub const fn uid(&self) -> &Uid {
+        match self {
+            Self::Online(who)
+            | Self::Offline(who)
+            | Self::RoomJoined(who, _)
+            | Self::RoomLeft(who, _)
+            | Self::Resumed(who, _) => &who.uid,
+            Self::Undelivered(uid, ..) => uid,
+        }
+    }
+
+    /// True if the export `receipts` gets the event, not the role `events`.
+    #[must_use]
+    pub const fn is_receipt(&self) -> bool {
+        matches!(self, Self::Resumed(..) | Self::Undelivered(..))
+    }
+}
+
+/// One stream of a client that came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResumedStream {
+    /// The stream.
+    pub name: StreamName,
+    /// True if the client gets every message that it missed.
+    pub recovered: bool,
+    /// Number of messages that are replayed; `None` if they are not counted in advance.
+    pub count: Option<u64>,
+}
+
+/// Why a message counts as undelivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UndeliveredCause {
+    /// No connection of the user accepted it when it was published.
+    Offline,
+    /// No device of the user acknowledged it in time.
+    Unacknowledged,
 }
 
 /// A connection, as the directory shows it to plugins.
@@ -234,7 +280,7 @@ pub struct Status {
     pub name: Arc<str>,
     /// State of the plugin.
     pub state: PluginState,
-    /// `auth`, `filter`, `handler`, `events`, `access`.
+    /// `auth`, `filter`, `handler`, `events`, `access`; and `receipts` after `events` if it is exported.
     pub roles: Vec<&'static str>,
     /// Grows by one with each version of the file that went live.
     pub version: u64,
@@ -382,6 +428,9 @@ pub trait PluginHost: Send + Sync {
     /// it. `hops` is the number of plugin calls between the external cause and this event. It bounds chains in which
     /// plugins trigger each other.
     fn notify(&self, event: Event, hops: u8);
+
+    /// True if an events plugin exports `receipts`. Only then does the node look for such events.
+    fn wants_receipts(&self) -> bool;
 
     /// Every plugin, by name.
     fn status(&self) -> Vec<Status>;

@@ -4,6 +4,7 @@
 
 #include "alarms.h"
 #include "plugin.h"
+#include "receipts.h"
 #include "skylark.h"
 
 typedef skylark_plugin_types_identity_t identity;

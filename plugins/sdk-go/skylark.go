@@ -89,6 +89,30 @@ func ToEveryone() Target { return types.MakeTargetEveryone() }
 // ToEveryoneBut is everyone online except these users.
 func ToEveryoneBut(uids ...string) Target { return types.MakeTargetEveryoneBut(uids) }
 
+// StreamName is a stream of kept messages.
+type StreamName = types.StreamName
+
+// UserStream holds the messages to this user or to one of the user's devices.
+func UserStream(uid string) StreamName { return types.MakeStreamNameUser(uid) }
+
+// RoomStream holds the messages to this room.
+func RoomStream(room string) StreamName { return types.MakeStreamNameRoom(room) }
+
+// EveryoneStream holds the messages to everyone, or to everyone except some users.
+func EveryoneStream() StreamName { return types.MakeStreamNameEveryone() }
+
+// StreamText is the stream as in the push API: u:UID, r:ROOM or all.
+func StreamText(name StreamName) string {
+	switch name.Tag() {
+	case types.StreamNameUser:
+		return "u:" + name.User()
+	case types.StreamNameRoom:
+		return "r:" + name.Room()
+	default:
+		return "all"
+	}
+}
+
 // Error is an error of the node.
 type Error struct {
 	// Name as in the interface, e.g. too-large.

@@ -45,6 +45,8 @@ declare module "skylark:plugin/types" {
   }
   /** Way in which a publish arrived. */
   export type Origin = "client" | "http" | "broker" | "plugin";
+  /** Stream of kept messages. Since 0.1.3. */
+  export type StreamName = { tag: "user"; val: string } | { tag: "room"; val: string } | { tag: "everyone" };
   /** User and connection of a client. */
   export interface Identity {
     /** The user. */
@@ -285,6 +287,40 @@ declare module "skylark:plugin/alarms" {
   }
 }
 
+/**
+ * Optional for events: receives the outcome of kept messages. Since 0.1.3.
+ *
+ * The calls come in the order of the events, with the same imports. A plugin returns nothing and
+ * delays nothing. The node drops calls while its queue of events is full. Only the node that serves
+ * the client, or that published the message, makes the call.
+ */
+declare module "skylark:plugin/receipts" {
+  export type Identity = import("skylark:plugin/types").Identity;
+  export type StreamName = import("skylark:plugin/types").StreamName;
+  /** One stream of a client that came back. */
+  export interface ResumedStream {
+    /** The stream. */
+    name: StreamName;
+    /** True if the client gets every message that it missed. */
+    recovered: boolean;
+    /** Number of messages that the node replays; none = it does not count them in advance. */
+    count: number | null;
+  }
+  /** Reason for which a message counts as undelivered. */
+  export type Cause = "offline" | "unacknowledged";
+  /** What the plugin exports as `receipts`. */
+  export interface Receipts {
+    /** A client came back with its positions. `streams` are those that it had a position of. */
+    resumed(who: Identity, streams: Array<ResumedStream>): void;
+    /**
+     * A kept message reached no device of this user, for example to notify a phone by its vendor. The
+     * message is in the user's stream of `history`, if it is still kept. The same message may be reported
+     * more than once: compare ids.
+     */
+    undelivered(uid: string, id: number, cause: Cause): void;
+  }
+}
+
 /** Lines for the node's log, limited per call. */
 declare module "skylark:plugin/log" {
   /** Severity of a line. */
@@ -341,7 +377,7 @@ declare module "skylark:plugin/directory" {
 declare module "skylark:plugin/outbox" {
   export type Message = import("skylark:plugin/types").Message;
   export type Target = import("skylark:plugin/types").Target;
-  /** Retention of the message in the history. Unused until the node keeps one. */
+  /** Retention of the message in the history. A node without a history ignores it. */
   export type History = { tag: "configured" } | { tag: "no" } | { tag: "ttl"; val: number };
   /** Options of a push. */
   export interface Options {
@@ -362,6 +398,61 @@ declare module "skylark:plugin/outbox" {
   export function leave(uid: string, room: string): void;
   /** Closes the target's connections. Valid targets are `connection`, `device`, `user` and `users`. */
   export function kick(target: Target, reason: string): void;
+}
+
+/**
+ * Kept messages, read only. For access, handlers and events. Grant: `history`. Since 0.1.3.
+ *
+ * The node keeps the last messages of each stream (docs/explanation/history.md). A read returns at
+ * most 100 messages and about 256 KiB. A message whose own time is over is left out. One call of the
+ * plugin may read 64 times. If the history does not answer, the call of the plugin fails, and the
+ * failure does not count against the plugin.
+ */
+declare module "skylark:plugin/history" {
+  export type Message = import("skylark:plugin/types").Message;
+  export type StreamName = import("skylark:plugin/types").StreamName;
+  /** Place of a message in its stream. */
+  export interface StreamPosition {
+    /** Life of the stream, eight characters. A stream that begins again has another epoch. */
+    epoch: string;
+    /** Number of the message in its stream, from 1; 0 = before the first message. */
+    offset: number;
+    /** Id of the message at this offset. */
+    id: number;
+  }
+  /** A kept message. */
+  export interface KeptMessage {
+    /** Number of the message in its stream. */
+    offset: number;
+    /** The message. */
+    message: Message;
+    /** The only device that receives it; none = all devices of the user. */
+    device: string | null;
+    /** Users that do not receive it. */
+    except: Array<string>;
+  }
+  /** Reason for which messages after a position are missing. */
+  export type Missed = "trimmed" | "epoch" | "fork";
+  /** Messages of a stream. */
+  export interface Page {
+    /** The messages, the oldest first. */
+    messages: Array<KeptMessage>;
+    /** Position of the stream's last message. */
+    top: StreamPosition;
+    /** Set if messages after the given position are missing. The page then has no message. */
+    missed: Missed | null;
+  }
+  /** Reason for which nothing was read. */
+  export type Error = { tag: "off" } | { tag: "invalid"; val: string };
+  /** The newest messages of the stream, at most `limit`. */
+  export function latest(name: StreamName, limit: number): Page;
+  /**
+   * The messages after the position, at most `limit`. To read on, pass the offset and id of the last
+   * message with the epoch of `top`.
+   */
+  export function after(name: StreamName, position: StreamPosition, limit: number): Page;
+  /** The position of the stream's last message. */
+  export function position(name: StreamName): StreamPosition;
 }
 
 /**

@@ -162,7 +162,12 @@ impl Fake {
 
     /// Plugin events since the last call.
     pub(crate) fn events(&self) -> Vec<Event> {
-        std::mem::take(&mut self.broker.script.lock().events)
+        self.broker.events()
+    }
+
+    /// Lets an events plugin export `receipts` from now on.
+    pub(crate) fn want_receipts(&self) {
+        self.broker.script.lock().wants_receipts = true;
     }
 
     /// Attaches an unbound connection of a listener with this device policy.
@@ -193,6 +198,11 @@ pub(in crate::node) struct Scripted {
 }
 
 impl Scripted {
+    /// Plugin events since the last call.
+    pub(in crate::node) fn events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.script.lock().events)
+    }
+
     /// Subscribes and unsubscribes since the last call.
     pub(in crate::node) fn subscriptions(&self) -> Vec<String> {
         std::mem::take(&mut self.script.lock().subscriptions)
@@ -212,6 +222,7 @@ struct Script {
     subscriptions: Vec<String>,
     batches: Vec<Batch>,
     events: Vec<Event>,
+    wants_receipts: bool,
 }
 
 fn name(subscription: &Subscription) -> &str {
@@ -327,6 +338,10 @@ impl PluginHost for Scripted {
 
     fn notify(&self, event: Event, _: u8) {
         self.script.lock().events.push(event);
+    }
+
+    fn wants_receipts(&self) -> bool {
+        self.script.lock().wants_receipts
     }
 
     fn status(&self) -> Vec<Status> {

@@ -3,11 +3,12 @@
 
 mod meters;
 mod retention;
+mod undelivered;
 
 use std::sync::Arc;
 
 use super::rooms::not_bound;
-use crate::broker::Broker;
+use crate::broker::{Batch, Broker};
 use crate::claim::Refusal;
 use crate::clock;
 use crate::code::Code;
@@ -87,7 +88,11 @@ impl Publishing {
             }
         }
         if !passed.is_empty() {
-            let fates = self.broker.publish(passed.into()).await;
+            let batch: Batch = passed.into();
+            let fates = self.broker.publish(Arc::clone(&batch)).await;
+            if self.plugins.wants_receipts() {
+                undelivered::report(&*self.plugins, &batch, &fates);
+            }
             for (i, fate) in passed_indexes.into_iter().zip(fates) {
                 published[i].fate = fate;
             }

@@ -15,6 +15,7 @@ use crate::message::Target;
 use crate::protocol::Form;
 
 pub use history::HistoryFault;
+pub use history::plugins::PluginHistory;
 
 /// Connections per chunk. The walk yields after each chunk.
 const CHUNK: usize = 1000;

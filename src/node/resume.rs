@@ -16,11 +16,13 @@ use std::sync::Arc;
 use metrics::counter;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::connect::identity;
 use crate::broker::history::{HistoryStore, Missed, Range, Start};
 use crate::claim::{Refusal, ResumeRequest, ResumeStream};
 use crate::hub::{Connection, Hub};
 use crate::id::{ConnectionId, Room, Uid};
 use crate::message::{Epoch, Position, StreamName};
+use crate::plugin::{Event, PluginHost, ResumedStream};
 use crate::session::JoinReplay;
 use crate::telemetry::names;
 use limits::{ResumeLimits, busy};
@@ -35,6 +37,7 @@ const PAGE_MESSAGES: usize = 1_024;
 pub(super) struct Resumer {
     hub: Arc<Hub>,
     store: Option<Arc<SharedReads>>,
+    plugins: Arc<dyn PluginHost>,
     limits: Arc<ResumeLimits>,
 }
 
@@ -50,6 +53,8 @@ pub(super) struct Begun {
 struct Asked {
     stream: ResumeStream,
     start: Wanted,
+    /// True if the client sent a position of the stream.
+    is_resumed: bool,
 }
 
 /// Part of a stream that a client asks for.
@@ -73,9 +78,9 @@ pub struct Resumed {
 }
 
 impl Resumer {
-    pub(super) fn new(hub: Arc<Hub>, store: Option<Arc<dyn HistoryStore>>) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, store: Option<Arc<dyn HistoryStore>>, plugins: Arc<dyn PluginHost>) -> Self {
         let store = store.map(|store| Arc::new(SharedReads::new(store)));
-        Self { hub, store, limits: Arc::default() }
+        Self { hub, store, plugins, limits: Arc::default() }
     }
 
     /// Begins the resume of a connection that is about to be bound to `uid` and to join `rooms`. From the return on its
@@ -98,13 +103,14 @@ impl Resumer {
                 ResumeStream::Room(room) if rooms.contains(room) => Some(StreamName::Room(room.clone())),
                 ResumeStream::Room(_) => None,
             };
+            let is_resumed = position.is_some();
             let start = match (name, position) {
                 (None, _) => Wanted::Refused(None, "not_joined"),
                 (Some(name), _) if is_bound => Wanted::Refused(Some(name), "already_bound"),
                 (Some(name), None) => Wanted::Position(name),
                 (Some(name), Some(position)) => Wanted::Since(name, position),
             };
-            Asked { stream, start }
+            Asked { stream, start, is_resumed }
         });
         self.begin(connection, streams.collect(), request.former).await
     }
@@ -120,12 +126,14 @@ impl Resumer {
         replay: JoinReplay,
     ) -> Result<Begun, Refusal> {
         let name = StreamName::Room(room.clone());
+        let is_resumed = matches!(replay, JoinReplay { latest: false, since: Some(Some(_)) });
         let start = match replay {
             JoinReplay { latest: true, .. } => Wanted::Latest(name),
             JoinReplay { since: Some(Some(position)), .. } => Wanted::Since(name, position),
             JoinReplay { .. } => Wanted::Position(name),
         };
-        self.begin(connection, vec![Asked { stream: ResumeStream::Room(room.clone()), start }], None).await
+        let asked = Asked { stream: ResumeStream::Room(room.clone()), start, is_resumed };
+        self.begin(connection, vec![asked], None).await
     }
 
     /// Answer for a room that the connection is in already.
@@ -134,7 +142,7 @@ impl Resumer {
     /// As [`Resumer::begin_bind`].
     pub(super) async fn refuse_join(&self, connection: &Connection, room: &Room) -> Result<Resumed, Refusal> {
         let start = Wanted::Refused(Some(StreamName::Room(room.clone())), "already_bound");
-        let asked = Asked { stream: ResumeStream::Room(room.clone()), start };
+        let asked = Asked { stream: ResumeStream::Room(room.clone()), start, is_resumed: false };
         let begun = self.begin(connection, vec![asked], None).await?;
         Ok(self.read(connection, begun).await)
     }
@@ -164,7 +172,7 @@ impl Resumer {
     /// Reads the streams and makes the answer.
     pub(super) async fn read(&self, connection: &Connection, begun: Begun) -> Resumed {
         let mut answers = Vec::new();
-        let mut streams = Vec::new();
+        let (mut streams, mut resumed) = (Vec::new(), Vec::new());
         let joined = connection.rooms();
         for mut asked in begun.streams {
             if let Some(name @ StreamName::Room(room)) = asked.start.withheld().cloned().as_ref()
@@ -173,8 +181,14 @@ impl Resumer {
                 self.hub.end_replay(connection, name.clone(), nowhere()).await;
                 asked.start = Wanted::Refused(None, "not_joined");
             }
-            answers.push(self.read_stream(connection, asked, begun.former, &mut streams).await);
+            let (stream, is_resumed) = (asked.stream.clone(), asked.is_resumed);
+            let answer = self.read_stream(connection, asked, begun.former, &mut streams).await;
+            if is_resumed {
+                resumed.push((stream, answer[RECOVERED] == true, answer[FRAMES].as_u64()));
+            }
+            answers.push(answer);
         }
+        self.report(connection, resumed);
         let answer = serde_json::Value::Array(answers).to_string();
         let source = Source {
             hub: self.hub.clone(),
@@ -187,6 +201,25 @@ impl Resumer {
         Resumed { answer, replay }
     }
 
+    /// Tells the plugins the result for the streams that the client had a position of.
+    fn report(&self, connection: &Connection, resumed: Vec<(ResumeStream, bool, Option<u64>)>) {
+        if resumed.is_empty() || !self.plugins.wants_receipts() {
+            return;
+        }
+        let Some(who) = identity(connection) else { return };
+        let streams = resumed.into_iter().map(|(stream, recovered, count)| ResumedStream {
+            name: match stream {
+                ResumeStream::Own => StreamName::User(who.uid.clone()),
+                ResumeStream::Everyone => StreamName::Everyone,
+                ResumeStream::Room(room) => StreamName::Room(room),
+            },
+            recovered,
+            count,
+        });
+        let streams = streams.collect();
+        self.plugins.notify(Event::Resumed(who, streams), 0);
+    }
+
     /// Ends a resume without its answer: withheld messages go out.
     pub(super) async fn cancel(&self, connection: &Connection) {
         self.hub.cancel_replay(connection).await;
@@ -195,7 +228,7 @@ impl Resumer {
     async fn read_stream(
         &self,
         connection: &Connection,
-        Asked { stream, start }: Asked,
+        Asked { stream, start, .. }: Asked,
         former: Option<ConnectionId>,
         streams: &mut Vec<StreamReplay>,
     ) -> serde_json::Value {
@@ -257,6 +290,10 @@ impl Wanted {
 fn nowhere() -> Position {
     Position { epoch: Epoch::new(0), offset: 0, id: 0 }
 }
+
+/// Places in an element of the answer.
+const RECOVERED: usize = 1;
+const FRAMES: usize = 5;
 
 /// One element of the answer.
 fn answer(stream: &ResumeStream, top: Option<Position>, frames: i64, reason: Option<&str>) -> serde_json::Value {

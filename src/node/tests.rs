@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use super::effects::NodeServices;
 use super::fake::{Fake, Judgement};
 use super::{Connection, Fate};
-use crate::claim::{Admission, Facts, Refusal};
+use crate::claim::{Admission, Facts, Refusal, ResumeRequest, ResumeStream};
 use crate::clock;
 use crate::code::Code;
 use crate::config::{Config, DevicePolicy};
 use crate::disconnect::Disconnect;
 use crate::id::{Room, Uid};
-use crate::message::{Entries, MAX_HOPS, Message, Origin, Publication, Target};
-use crate::plugin::{Account, Effect, Event, Services};
+use crate::message::{Entries, Epoch, MAX_HOPS, Message, Origin, Position, Publication, StreamName, Target};
+use crate::plugin::{Account, Effect, Event, ResumedStream, Services};
 use crate::protocol::TooLarge;
 
 fn fake() -> Fake {
@@ -172,6 +172,8 @@ async fn login_binds_a_connection_and_can_change_its_user() {
             Event::Offline(who) => format!("offline {}", who.uid),
             Event::RoomJoined(who, room) => format!("{} joins {room}", who.uid),
             Event::RoomLeft(who, room) => format!("{} leaves {room}", who.uid),
+            Event::Resumed(who, streams) => format!("{} resumes {}", who.uid, streams.len()),
+            Event::Undelivered(uid, id, cause) => format!("{uid} lacks {id}, {cause:?}"),
         })
         .collect();
     let expected =
@@ -292,4 +294,31 @@ async fn effects_are_done_in_order_and_neighbouring_pushes_are_one_batch() {
     services.commit(vec![Effect::Kick(Target::User(uid("1074")), "bye".to_owned())], 1).await;
     assert_eq!(connection.closed().map(|d| d.code), Some(4503));
     assert!(!services.is_online("1078").await);
+}
+
+#[tokio::test]
+async fn client_that_resumes_is_reported_with_the_streams_that_it_had_a_position_of() {
+    let fake = fake();
+    let position = Position { epoch: Epoch::new(1), offset: 4, id: 7 };
+    let streams = vec![
+        (ResumeStream::Own, Some(position)),
+        (ResumeStream::Everyone, None),
+        (ResumeStream::Room(room("hall")), Some(position)),
+    ];
+    let resume = Some(ResumeRequest { streams, former: None });
+    let mut receipts = Vec::new();
+    for wants in [false, true] {
+        if wants {
+            fake.want_receipts();
+        }
+        let connection = fake.attach(DevicePolicy::Cim).await;
+        let facts = Facts { resume: resume.clone(), ..Facts::default() };
+        fake.node.bind(&connection, admission("1074"), facts).await.unwrap();
+        receipts.push(fake.events().into_iter().find(Event::is_receipt));
+    }
+    let [None, Some(Event::Resumed(who, streams))] = &receipts[..] else { panic!("{receipts:?}") };
+    assert_eq!(who.uid, uid("1074"));
+    // This node has no history, so nothing is recovered.
+    let lost = |name: StreamName| ResumedStream { name, recovered: false, count: Some(0) };
+    assert_eq!(*streams, [lost(StreamName::User(uid("1074"))), lost(StreamName::Room(room("hall")))]);
 }

@@ -30,7 +30,7 @@ pub struct Report {
     pub size: u64,
     /// The manifest says `enabled = false`.
     pub disabled: bool,
-    /// `auth`, `filter`, `handler`, `events`, `access`.
+    /// `auth`, `filter`, `handler`, `events`, `access`; and `receipts` after `events` if it is exported.
     pub roles: Vec<&'static str>,
     /// Interfaces of Skylark that it imports.
     pub imports: Vec<String>,
@@ -175,7 +175,7 @@ async fn examine(env: &Env, files: &PluginFiles, manifest: Manifest, report: &mu
     report.warnings = warnings(&interface, &manifest, files.bytes.len());
     report.imports = interface.imports;
     let version: Arc<_> = load::link(env, files, &component, manifest, 1).await?;
-    report.roles = version.roles.iter().map(|role| role.as_str()).collect();
+    report.roles = version.shown_roles();
     report.keys.clone_from(&version.keys);
     Ok(())
 }
@@ -196,6 +196,10 @@ fn warnings(interface: &ComponentInterface, manifest: &Manifest, size: usize) ->
         (
             manifest.allow_on_failure && !has(Role::Filter),
             "on_failure has no effect: the plugin is not a filter".to_owned(),
+        ),
+        (
+            interface.receipts && !has(Role::Events),
+            "receipts has no effect: the plugin is not an events plugin".to_owned(),
         ),
         (
             !rules.keys.is_empty() && !has(Role::Handler),

@@ -1,9 +1,10 @@
 //! The plugin harness: calls one plugin without a node, for `skylark plugin test` and `plugin bench`.
 //!
 //! Everything between a call and its answer is the node's own code: the loader's steps, the chain, the commit. Only the
-//! surroundings are given: a fixed clock, random numbers that repeat, a store, a network and the users online
-//! ([`users`]).
+//! surroundings are given: a fixed clock, random numbers that repeat, a store, a network, a history and the users
+//! online ([`users`]).
 
+mod history;
 mod network;
 mod users;
 
@@ -24,6 +25,7 @@ use super::guest::failure::Failure;
 use super::guest::files::PluginFiles;
 use super::guest::instance::Instance;
 use super::guest::manifest::Manifest;
+use super::history::HistoryReader;
 use super::kv::{MemoryStore, Share, Store, Write};
 use super::loader::disk::{self, Owners, RawFiles};
 use super::loader::load::{self, Env};
@@ -35,6 +37,7 @@ use super::{
 use crate::config::Plugins;
 use crate::id::Uid;
 use crate::message::Envelope;
+pub use history::{GivenHistory, GivenMessage};
 use network::GivenNetwork;
 pub use network::{Exchange, SentRequest};
 use users::OnlineUsers;
@@ -81,13 +84,15 @@ pub struct Given {
     pub online: Vec<(Uid, Presence)>,
     /// Answers of the network.
     pub http: Vec<Exchange>,
+    /// Kept messages.
+    pub history: GivenHistory,
 }
 
 /// A call without an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}: {text}")]
 pub struct CallFailure {
-    /// `trap`, `cpu`, `wall`, `memory`, `bytes`, `answer`, `declared`, `kv`: the label in metrics.
+    /// `trap`, `cpu`, `wall`, `memory`, `bytes`, `answer`, `declared`, `kv`, `history`: the label in metrics.
     pub kind: &'static str,
     /// Description of the failure.
     pub text: String,
@@ -144,8 +149,13 @@ impl PluginHarness {
             put(&kv, &self.files.plugin, key, value).await.map_err(|fault| vec![fault])?;
         }
         let network = Arc::new(GivenNetwork::new(&given.http));
+        let history = match &given.history {
+            GivenHistory::Off => None,
+            kept => Some(Arc::new(kept.clone()) as Arc<dyn HistoryReader>),
+        };
         let options = Options {
             kv: Arc::clone(&kv) as _,
+            history,
             fetch: Some(Arc::clone(&network) as _),
             time: time.clone(),
             seed: Some(given.seed),
@@ -261,6 +271,10 @@ impl LoadedPlugin {
     /// # Errors
     /// The call failed: the node would log it.
     pub async fn deliver(&self, event: &Event, hops: u8) -> Result<(), CallFailure> {
+        if event.is_receipt() && !self.version.has_receipts() {
+            let text = "the plugin does not export receipts beside the role events".to_owned();
+            return Err(CallFailure { kind: "receipts", text });
+        }
         Ok(events::deliver(&self.version, event, hops).await?)
     }
 

@@ -232,9 +232,15 @@ impl PluginHost for WasmHost {
     }
 
     fn notify(&self, event: Event, hops: u8) {
-        if !self.serving.load().events.is_empty() {
+        let plugins = self.serving.load();
+        let has_receivers = if event.is_receipt() { plugins.has_receipts } else { !plugins.events.is_empty() };
+        if has_receivers {
             self.events.put(event, hops);
         }
+    }
+
+    fn wants_receipts(&self) -> bool {
+        self.serving.load().has_receipts
     }
 
     fn status(&self) -> Vec<Status> {

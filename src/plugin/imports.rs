@@ -7,6 +7,7 @@ mod clock;
 mod counters;
 mod crypto;
 mod directory;
+mod history;
 pub(super) mod http;
 mod kv;
 mod log;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::fetch::Fetch;
+use super::history::HistoryReader;
 use super::kv::{MemoryStore, Store};
 use super::time::Time;
 use crate::vital::Vitals;
@@ -12,6 +13,8 @@ use crate::vital::Vitals;
 pub struct Options {
     /// Store for the small state of plugins.
     pub kv: Arc<dyn Store>,
+    /// Kept messages; `None` = the node keeps none.
+    pub history: Option<Arc<dyn HistoryReader>>,
     /// The network of plugins; `None` = plugins cannot send requests.
     pub fetch: Option<Arc<dyn Fetch>>,
     /// The time that guests see.
@@ -28,6 +31,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             kv: Arc::new(MemoryStore::default()),
+            history: None,
             fetch: None,
             time: Time::default(),
             compile: CompileIn::default(),

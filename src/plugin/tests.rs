@@ -46,13 +46,21 @@ impl Bench {
 
     /// Like `with`, under another configuration.
     async fn configured(files: &[(&str, &[u8])], change: impl FnOnce(&mut Plugins)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, bytes) in files {
-            std::fs::write(dir.path().join(name), bytes).unwrap();
-        }
+        let dir = folder(files);
         let mut config = config(dir.path());
         change(&mut config);
-        let (host, tasks) = WasmHost::load(&config, Options::default()).await.unwrap();
+        Self::loaded(dir, &config, Options::default()).await
+    }
+
+    /// Like `with`, on a node with these options.
+    async fn optioned(files: &[(&str, &[u8])], options: Options) -> Self {
+        let dir = folder(files);
+        let config = config(dir.path());
+        Self::loaded(dir, &config, options).await
+    }
+
+    async fn loaded(dir: TempDir, config: &Plugins, options: Options) -> Self {
+        let (host, tasks) = WasmHost::load(config, options).await.unwrap();
         Self { dir, host: Arc::new(host), source: AtomicU64::new(0), _tasks: tasks }
     }
 
@@ -105,6 +113,15 @@ impl Bench {
         let told = (answer.message == super::UNAVAILABLE).then(|| self.host.take_last_failure()).flatten();
         (answer.code.to_string(), told.unwrap_or(answer.message))
     }
+}
+
+/// A folder with these files.
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    dir
 }
 
 fn config(dir: &Path) -> Plugins {

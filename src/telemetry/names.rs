@@ -162,9 +162,9 @@ names! {
 
     // Plugins.
     /// Calls of plugins, by `plugin`, `role` and `outcome`. The outcome is the answer (allow, replace, reject, drop,
-    /// admit, refuse, abstain, done) or the failure (trap, cpu, wall, memory, bytes, full, ticker, start, answer,
-    /// input, declared, kv, cluster, open, apart, missing). A failure also has the `cause`: caller, guest, host,
-    /// operator.
+    /// admit, refuse, abstain, done, rang, receipt) or the failure (trap, cpu, wall, memory, bytes, full, ticker, start,
+    /// answer, input, declared, kv, history, cluster, open, apart, missing). A failure also has the `cause`: caller,
+    /// guest, host, operator.
     PLUGIN_CALLS: counter = "skylark_plugin_calls_total",
     /// Duration of a call, by `plugin` and `role`; one call in 16 is measured.
     PLUGIN_SECONDS: histogram = "skylark_plugin_seconds",

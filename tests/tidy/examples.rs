@@ -19,15 +19,17 @@ const LANGUAGES: [(&str, &str, &str); 6] = [
     ("go", "go", "Go"),
 ];
 
-const INTERFACES: [(&str, &str); 8] = [
+const INTERFACES: [(&str, &str); 10] = [
     ("kv", "stores small values"),
     ("counters", "counts over a sliding window"),
     ("outbox", "pushes messages"),
+    ("history", "reads kept messages"),
     ("directory", "lists online users"),
     ("crypto", "digests, signatures, randomness"),
     ("http", "sends requests"),
     ("login", "assigns a user to a connection"),
     ("timers", "call the plugin later"),
+    ("receipts", "tells the outcome of kept messages"),
 ];
 /// Language, and the files of its conformance plugin.
 const GUESTS: [(&str, &[&str]); 5] = [

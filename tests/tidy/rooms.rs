@@ -12,7 +12,7 @@ use super::{SOURCES, none, own};
 /// Modules of `src/plugin`, lowest room first. The modules of one row may import each other.
 const ROOMS: &[&[&str]] = &[
     // Services of the node for plugins, and modules that every room may use. They import no room.
-    &["digest", "fetch", "kv", "options", "time"],
+    &["digest", "fetch", "history", "kv", "options", "time"],
     &["guest"],
     &["imports"],
     &["calls"],

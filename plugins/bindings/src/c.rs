@@ -18,7 +18,7 @@ const ROLES: [(&str, &[&str]); 5] = [
     ("auth", &["lifecycle"]),
     ("filter", &["lifecycle"]),
     ("handler", &["alarms", "lifecycle"]),
-    ("events", &["alarms", "lifecycle"]),
+    ("events", &["alarms", "lifecycle", "receipts"]),
     ("access", &["lifecycle"]),
 ];
 

@@ -12,7 +12,7 @@ use wit_bindgen_core::wit_parser::{Resolve, WorldId};
 use crate::{Files, wit};
 
 /// Exports of plugins. Each is a package that the main package of a plugin imports if it has the role.
-const EXPORTS: [&str; 7] = ["auth", "filter", "handler", "events", "access", "lifecycle", "alarms"];
+const EXPORTS: [&str; 8] = ["auth", "filter", "handler", "events", "access", "lifecycle", "alarms", "receipts"];
 
 /// Import path of the generated packages.
 const PACKAGE: &str = "skylark/internal/wit";

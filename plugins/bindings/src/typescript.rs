@@ -11,7 +11,7 @@ use wit_bindgen_core::wit_parser::{
 use crate::{Files, wit};
 
 /// The interfaces that a plugin exports; all others are imports.
-const EXPORTS: [&str; 7] = ["auth", "filter", "handler", "events", "access", "lifecycle", "alarms"];
+const EXPORTS: [&str; 8] = ["auth", "filter", "handler", "events", "access", "lifecycle", "alarms", "receipts"];
 
 /// Names that are reserved in TypeScript.
 const RESERVED: [&str; 1] = ["delete"];

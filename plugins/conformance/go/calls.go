@@ -16,20 +16,24 @@ import (
 	"skylark/directory"
 	"skylark/events"
 	"skylark/handler"
+	"skylark/history"
 	"skylark/http"
 	"skylark/kv"
 	"skylark/log"
 	"skylark/login"
 	"skylark/outbox"
+	"skylark/receipts"
 	"skylark/timers"
 )
 
 func init() {
 	handler.Keys = []string{"echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "http", "login",
-		"timer", "hog", "fail", "trap", "spin"}
+		"timer", "history", "hog", "fail", "trap", "spin"}
 	handler.Handle = handle
 	events.OnEvent = onEvent
 	alarms.OnTimer = onTimer
+	receipts.Resumed = resumed
+	receipts.Undelivered = undelivered
 }
 
 func handle(asked handler.Call) (handler.Reply, error) {
@@ -59,6 +63,8 @@ func handle(asked handler.Call) (handler.Reply, error) {
 		return bind(data), nil
 	case "timer":
 		return timer(data), nil
+	case "history":
+		return read(data), nil
 	case "hog":
 		for hoard := [][]byte{}; ; {
 			hoard = append(hoard, make([]byte, 1<<20))
@@ -227,6 +233,69 @@ func onTimer(name string, data []byte) {
 		trap()
 	}
 	tell("timer", skylark.Pair("name", name), skylark.Pair("data", string(data)))
+}
+
+// end
+
+// example: history
+func read(data map[string]string) handler.Reply {
+	number := func(key string) uint64 {
+		value, _ := strconv.ParseUint(data[key], 10, 64)
+		return value
+	}
+	stream := skylark.EveryoneStream()
+	if room, is := data["room"]; is {
+		stream = skylark.RoomStream(room)
+	}
+	var page history.Page
+	var err error
+	if epoch, is := data["epoch"]; is {
+		after := history.Position{Epoch: epoch, Offset: number("offset"), Id: int64(number("id"))}
+		page, err = history.After(stream, after, uint32(number("limit")))
+	} else {
+		page, err = history.Latest(stream, uint32(number("limit")))
+	}
+	if err != nil {
+		return handler.Refuse("409", name(err))
+	}
+	top, err := history.PositionOf(stream)
+	if err != nil {
+		return handler.Refuse("409", name(err))
+	}
+	shown := make([]string, len(page.Messages))
+	for i, kept := range page.Messages {
+		shown[i] = fmt.Sprintf("%d=%s", kept.Offset, kept.Message.Action)
+	}
+	missed := "-"
+	if reason, is := page.Missed.Get(); is {
+		missed = history.Name(reason)
+	}
+	return handler.Ok(
+		skylark.Pair("top", fmt.Sprintf("%s:%d:%d", top.Epoch, top.Offset, top.Id)),
+		skylark.Pair("messages", strings.Join(shown, ",")),
+		skylark.Pair("missed", missed),
+	)
+}
+
+// end
+
+// example: receipts
+func resumed(who skylark.Identity, streams []receipts.Stream) {
+	shown := make([]string, len(streams))
+	for i, one := range streams {
+		count := "-"
+		if number, is := one.Count.Get(); is {
+			count = fmt.Sprint(number)
+		}
+		shown[i] = fmt.Sprintf("%s=%t:%s", skylark.StreamText(one.Name), one.Recovered, count)
+	}
+	tell("receipt", skylark.Pair("receipt", "resumed"), skylark.Pair("uid", who.Uid),
+		skylark.Pair("streams", strings.Join(shown, ",")))
+}
+
+func undelivered(uid string, id int64, cause string) {
+	tell("receipt", skylark.Pair("receipt", "undelivered"), skylark.Pair("uid", uid),
+		skylark.Pair("id", fmt.Sprint(id)), skylark.Pair("cause", cause))
 }
 
 // end

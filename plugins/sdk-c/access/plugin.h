@@ -238,6 +238,22 @@ typedef uint8_t skylark_plugin_types_origin_t;
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_BROKER 2
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_PLUGIN 3
 
+// Stream of kept messages. Since 0.1.3.
+typedef struct skylark_plugin_types_stream_name_t {
+  uint8_t tag;
+  union {
+    plugin_string_t     user;
+    plugin_string_t     room;
+  } val;
+} skylark_plugin_types_stream_name_t;
+
+// Messages to this user or to one of the user's devices.
+#define SKYLARK_PLUGIN_TYPES_STREAM_NAME_USER 0
+// Messages to this room.
+#define SKYLARK_PLUGIN_TYPES_STREAM_NAME_ROOM 1
+// Messages to everyone, or to everyone except some users.
+#define SKYLARK_PLUGIN_TYPES_STREAM_NAME_EVERYONE 2
+
 // User and connection of a client.
 typedef struct skylark_plugin_types_identity_t {
   // The user.
@@ -249,6 +265,91 @@ typedef struct skylark_plugin_types_identity_t {
   // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
 } skylark_plugin_types_identity_t;
+
+typedef skylark_plugin_types_message_t skylark_plugin_history_message_t;
+
+typedef skylark_plugin_types_stream_name_t skylark_plugin_history_stream_name_t;
+
+// Place of a message in its stream.
+typedef struct skylark_plugin_history_stream_position_t {
+  // Life of the stream, eight characters. A stream that begins again has another epoch.
+  plugin_string_t   epoch;
+  // Number of the message in its stream, from 1; 0 = before the first message.
+  uint64_t   offset;
+  // Id of the message at this offset.
+  int64_t   id;
+} skylark_plugin_history_stream_position_t;
+
+// A kept message.
+typedef struct skylark_plugin_history_kept_message_t {
+  // Number of the message in its stream.
+  uint64_t   offset;
+  // The message.
+  skylark_plugin_history_message_t   message;
+  // The only device that receives it; none = all devices of the user.
+  plugin_option_string_t   device;
+  // Users that do not receive it.
+  plugin_list_string_t   except;
+} skylark_plugin_history_kept_message_t;
+
+// Reason for which messages after a position are missing.
+typedef uint8_t skylark_plugin_history_missed_t;
+
+// They are no longer kept.
+#define SKYLARK_PLUGIN_HISTORY_MISSED_TRIMMED 0
+// The stream began again.
+#define SKYLARK_PLUGIN_HISTORY_MISSED_EPOCH 1
+// The message at the position is another one, or the position never existed.
+#define SKYLARK_PLUGIN_HISTORY_MISSED_FORK 2
+
+typedef struct {
+  skylark_plugin_history_kept_message_t *ptr;
+  size_t len;
+} skylark_plugin_history_list_kept_message_t;
+
+typedef struct {
+  bool is_some;
+  skylark_plugin_history_missed_t val;
+} skylark_plugin_history_option_missed_t;
+
+// Messages of a stream.
+typedef struct skylark_plugin_history_page_t {
+  // The messages, the oldest first.
+  skylark_plugin_history_list_kept_message_t   messages;
+  // Position of the stream's last message.
+  skylark_plugin_history_stream_position_t   top;
+  // Set if messages after the given position are missing. The page then has no message.
+  skylark_plugin_history_option_missed_t   missed;
+} skylark_plugin_history_page_t;
+
+// Reason for which nothing was read.
+typedef struct skylark_plugin_history_error_t {
+  uint8_t tag;
+  union {
+    plugin_string_t     invalid;
+  } val;
+} skylark_plugin_history_error_t;
+
+// The node keeps no messages.
+#define SKYLARK_PLUGIN_HISTORY_ERROR_OFF 0
+// A name or a position is not valid, or the role may not read; the text says which.
+#define SKYLARK_PLUGIN_HISTORY_ERROR_INVALID 1
+
+typedef struct {
+  bool is_err;
+  union {
+    skylark_plugin_history_page_t ok;
+    skylark_plugin_history_error_t err;
+  } val;
+} skylark_plugin_history_result_page_error_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    skylark_plugin_history_stream_position_t ok;
+    skylark_plugin_history_error_t err;
+  } val;
+} skylark_plugin_history_result_stream_position_error_t;
 
 typedef skylark_plugin_types_entry_t skylark_plugin_http_entry_t;
 
@@ -357,23 +458,23 @@ typedef struct {
   size_t len;
 } exports_skylark_plugin_access_list_entry_t;
 
-// Imported Functions from `skylark:plugin/log@0.1.2`
+// Imported Functions from `skylark:plugin/log@0.1.3`
 // Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
-// Imported Functions from `skylark:plugin/settings@0.1.2`
+// Imported Functions from `skylark:plugin/settings@0.1.3`
 // One top-level value: a string unchanged, any other value as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/clock@0.1.2`
+// Imported Functions from `skylark:plugin/clock@0.1.3`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
 // Nanoseconds since an arbitrary start; never decreases.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.2`
+// Imported Functions from `skylark:plugin/crypto@0.1.3`
 // SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
@@ -385,7 +486,7 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 // Cryptographically secure random bytes, at most 1 024 a call; a larger request traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
-// Imported Functions from `skylark:plugin/directory@0.1.2`
+// Imported Functions from `skylark:plugin/directory@0.1.3`
 // True if the user has at least one connection.
 extern bool skylark_plugin_directory_online(plugin_string_t *uid);
 // The user's connections.
@@ -397,7 +498,7 @@ extern void skylark_plugin_directory_devices(plugin_string_t *uid, plugin_list_s
 // The rooms that the user's connections are in, sorted, without duplicates. Since 0.1.1.
 extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_string_t *ret);
 
-// Imported Functions from `skylark:plugin/kv@0.1.2`
+// Imported Functions from `skylark:plugin/kv@0.1.3`
 // The value of `key`; none if the key is absent.
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
 // Sets `key`; `ttl` is in seconds, none = until deleted.
@@ -411,7 +512,7 @@ extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list
 // loses a conflict is run again. Since 0.1.1.
 extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t *maybe_ttl, int64_t *ret, skylark_plugin_kv_add_error_t *err);
 
-// Imported Functions from `skylark:plugin/counters@0.1.2`
+// Imported Functions from `skylark:plugin/counters@0.1.3`
 // Adds `amount` to the counter and returns its count over the last `window-seconds` seconds, `amount`
 // included. An `amount` of 0 only reads. A name with another window is another counter. Windows are 1
 // to 86 400 seconds long; other values are clamped.
@@ -421,14 +522,23 @@ extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t
 // any count.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
-// Imported Functions from `skylark:plugin/http@0.1.2`
+// Imported Functions from `skylark:plugin/history@0.1.3`
+// The newest messages of the stream, at most `limit`.
+extern bool skylark_plugin_history_latest(skylark_plugin_history_stream_name_t *name, uint32_t limit, skylark_plugin_history_page_t *ret, skylark_plugin_history_error_t *err);
+// The messages after the position, at most `limit`. To read on, pass the offset and id of the last
+// message with the epoch of `top`.
+extern bool skylark_plugin_history_after(skylark_plugin_history_stream_name_t *name, skylark_plugin_history_stream_position_t *position, uint32_t limit, skylark_plugin_history_page_t *ret, skylark_plugin_history_error_t *err);
+// The position of the stream's last message.
+extern bool skylark_plugin_history_position(skylark_plugin_history_stream_name_t *name, skylark_plugin_history_stream_position_t *ret, skylark_plugin_history_error_t *err);
+
+// Imported Functions from `skylark:plugin/http@0.1.3`
 // Sends one request and waits for its response.
 extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.3`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 
-// Exported Functions from `skylark:plugin/access@0.1.2`
+// Exported Functions from `skylark:plugin/access@0.1.3`
 void exports_skylark_plugin_access_join(exports_skylark_plugin_access_identity_t *who, exports_skylark_plugin_access_list_entry_t *claims, plugin_string_t *room, exports_skylark_plugin_access_list_entry_t *data, exports_skylark_plugin_access_answer_t *ret);
 
 // Helper Functions
@@ -477,7 +587,29 @@ void skylark_plugin_types_target_free(skylark_plugin_types_target_t *ptr);
 
 void skylark_plugin_types_refusal_free(skylark_plugin_types_refusal_t *ptr);
 
+void skylark_plugin_types_stream_name_free(skylark_plugin_types_stream_name_t *ptr);
+
 void skylark_plugin_types_identity_free(skylark_plugin_types_identity_t *ptr);
+
+void skylark_plugin_history_message_free(skylark_plugin_history_message_t *ptr);
+
+void skylark_plugin_history_stream_name_free(skylark_plugin_history_stream_name_t *ptr);
+
+void skylark_plugin_history_stream_position_free(skylark_plugin_history_stream_position_t *ptr);
+
+void skylark_plugin_history_kept_message_free(skylark_plugin_history_kept_message_t *ptr);
+
+void skylark_plugin_history_list_kept_message_free(skylark_plugin_history_list_kept_message_t *ptr);
+
+void skylark_plugin_history_option_missed_free(skylark_plugin_history_option_missed_t *ptr);
+
+void skylark_plugin_history_page_free(skylark_plugin_history_page_t *ptr);
+
+void skylark_plugin_history_error_free(skylark_plugin_history_error_t *ptr);
+
+void skylark_plugin_history_result_page_error_free(skylark_plugin_history_result_page_error_t *ptr);
+
+void skylark_plugin_history_result_stream_position_error_free(skylark_plugin_history_result_stream_position_error_t *ptr);
 
 void skylark_plugin_http_entry_free(skylark_plugin_http_entry_t *ptr);
 

@@ -3,74 +3,74 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Imported Functions from `skylark:plugin/log@0.1.2`
+// Imported Functions from `skylark:plugin/log@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/log@0.1.2"), __import_name__("write")))
+__attribute__((__import_module__("skylark:plugin/log@0.1.3"), __import_name__("write")))
 extern void __wasm_import_skylark_plugin_log_write(int32_t, uint8_t *, size_t);
 
-// Imported Functions from `skylark:plugin/settings@0.1.2`
+// Imported Functions from `skylark:plugin/settings@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/settings@0.1.2"), __import_name__("get")))
+__attribute__((__import_module__("skylark:plugin/settings@0.1.3"), __import_name__("get")))
 extern void __wasm_import_skylark_plugin_settings_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/settings@0.1.2"), __import_name__("json")))
+__attribute__((__import_module__("skylark:plugin/settings@0.1.3"), __import_name__("json")))
 extern void __wasm_import_skylark_plugin_settings_json(uint8_t *);
 
-// Imported Functions from `skylark:plugin/clock@0.1.2`
+// Imported Functions from `skylark:plugin/clock@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/clock@0.1.2"), __import_name__("now")))
+__attribute__((__import_module__("skylark:plugin/clock@0.1.3"), __import_name__("now")))
 extern int64_t __wasm_import_skylark_plugin_clock_now(void);
 
-__attribute__((__import_module__("skylark:plugin/clock@0.1.2"), __import_name__("monotonic")))
+__attribute__((__import_module__("skylark:plugin/clock@0.1.3"), __import_name__("monotonic")))
 extern int64_t __wasm_import_skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.2`
+// Imported Functions from `skylark:plugin/crypto@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("sha256")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("sha256")))
 extern void __wasm_import_skylark_plugin_crypto_sha256(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("hmac-sha256")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("hmac-sha256")))
 extern void __wasm_import_skylark_plugin_crypto_hmac_sha256(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("hmac-sha256-verify")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("hmac-sha256-verify")))
 extern int32_t __wasm_import_skylark_plugin_crypto_hmac_sha256_verify(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("verify")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("verify")))
 extern void __wasm_import_skylark_plugin_crypto_verify(int32_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("random")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("random")))
 extern void __wasm_import_skylark_plugin_crypto_random(int32_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/kv@0.1.2`
+// Imported Functions from `skylark:plugin/kv@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("get")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("get")))
 extern void __wasm_import_skylark_plugin_kv_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("set")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("set")))
 extern void __wasm_import_skylark_plugin_kv_set(uint8_t *, size_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("delete")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("delete")))
 extern void __wasm_import_skylark_plugin_kv_delete(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("compare-and-swap")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("compare-and-swap")))
 extern void __wasm_import_skylark_plugin_kv_compare_and_swap(uint8_t *, size_t, int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("add")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("add")))
 extern void __wasm_import_skylark_plugin_kv_add(uint8_t *, size_t, int64_t, int32_t, int32_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/counters@0.1.2`
+// Imported Functions from `skylark:plugin/counters@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/counters@0.1.2"), __import_name__("add-and-read")))
+__attribute__((__import_module__("skylark:plugin/counters@0.1.3"), __import_name__("add-and-read")))
 extern int64_t __wasm_import_skylark_plugin_counters_add_and_read(uint8_t *, size_t, int32_t, int32_t);
 
-// Imported Functions from `skylark:plugin/http@0.1.2`
+// Imported Functions from `skylark:plugin/http@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/http@0.1.2"), __import_name__("send")))
+__attribute__((__import_module__("skylark:plugin/http@0.1.3"), __import_name__("send")))
 extern void __wasm_import_skylark_plugin_http_send(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.3`
 
-__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.2#start")))
+__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.3#start")))
 void __wasm_export_exports_skylark_plugin_lifecycle_start_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -85,9 +85,9 @@ void __wasm_export_exports_skylark_plugin_lifecycle_start_post_return(uint8_t * 
   }
 }
 
-// Exported Functions from `skylark:plugin/auth@0.1.2`
+// Exported Functions from `skylark:plugin/auth@0.1.3`
 
-__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/auth@0.1.2#admit")))
+__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/auth@0.1.3#admit")))
 void __wasm_export_exports_skylark_plugin_auth_admit_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -331,6 +331,19 @@ void skylark_plugin_types_target_free(skylark_plugin_types_target_t *ptr) {
 void skylark_plugin_types_refusal_free(skylark_plugin_types_refusal_t *ptr) {
   plugin_string_free(&ptr->code);
   plugin_string_free(&ptr->reason);
+}
+
+void skylark_plugin_types_stream_name_free(skylark_plugin_types_stream_name_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 0: {
+      plugin_string_free(&ptr->val.user);
+      break;
+    }
+    case 1: {
+      plugin_string_free(&ptr->val.room);
+      break;
+    }
+  }
 }
 
 void skylark_plugin_types_identity_free(skylark_plugin_types_identity_t *ptr) {
@@ -945,7 +958,7 @@ bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_pl
   }
 }
 
-__attribute__((__export_name__("skylark:plugin/lifecycle@0.1.2#start")))
+__attribute__((__export_name__("skylark:plugin/lifecycle@0.1.3#start")))
 uint8_t * __wasm_export_exports_skylark_plugin_lifecycle_start(void) {
   exports_skylark_plugin_lifecycle_result_void_string_t ret;
   plugin_string_t err;
@@ -964,7 +977,7 @@ uint8_t * __wasm_export_exports_skylark_plugin_lifecycle_start(void) {
   return ptr;
 }
 
-__attribute__((__export_name__("skylark:plugin/auth@0.1.2#admit")))
+__attribute__((__export_name__("skylark:plugin/auth@0.1.3#admit")))
 uint8_t * __wasm_export_exports_skylark_plugin_auth_admit(uint8_t * arg) {
   plugin_option_string_t option;
   switch ((int32_t) *((uint8_t*) (arg + (6*sizeof(void*))))) {

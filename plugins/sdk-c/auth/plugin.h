@@ -221,6 +221,22 @@ typedef uint8_t skylark_plugin_types_origin_t;
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_BROKER 2
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_PLUGIN 3
 
+// Stream of kept messages. Since 0.1.3.
+typedef struct skylark_plugin_types_stream_name_t {
+  uint8_t tag;
+  union {
+    plugin_string_t     user;
+    plugin_string_t     room;
+  } val;
+} skylark_plugin_types_stream_name_t;
+
+// Messages to this user or to one of the user's devices.
+#define SKYLARK_PLUGIN_TYPES_STREAM_NAME_USER 0
+// Messages to this room.
+#define SKYLARK_PLUGIN_TYPES_STREAM_NAME_ROOM 1
+// Messages to everyone, or to everyone except some users.
+#define SKYLARK_PLUGIN_TYPES_STREAM_NAME_EVERYONE 2
+
 // User and connection of a client.
 typedef struct skylark_plugin_types_identity_t {
   // The user.
@@ -381,23 +397,23 @@ typedef struct exports_skylark_plugin_auth_answer_t {
 // The next plugin decides.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ABSTAIN 2
 
-// Imported Functions from `skylark:plugin/log@0.1.2`
+// Imported Functions from `skylark:plugin/log@0.1.3`
 // Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
-// Imported Functions from `skylark:plugin/settings@0.1.2`
+// Imported Functions from `skylark:plugin/settings@0.1.3`
 // One top-level value: a string unchanged, any other value as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/clock@0.1.2`
+// Imported Functions from `skylark:plugin/clock@0.1.3`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
 // Nanoseconds since an arbitrary start; never decreases.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.2`
+// Imported Functions from `skylark:plugin/crypto@0.1.3`
 // SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
@@ -409,7 +425,7 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 // Cryptographically secure random bytes, at most 1 024 a call; a larger request traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
-// Imported Functions from `skylark:plugin/kv@0.1.2`
+// Imported Functions from `skylark:plugin/kv@0.1.3`
 // The value of `key`; none if the key is absent.
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
 // Sets `key`; `ttl` is in seconds, none = until deleted.
@@ -423,7 +439,7 @@ extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list
 // loses a conflict is run again. Since 0.1.1.
 extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t *maybe_ttl, int64_t *ret, skylark_plugin_kv_add_error_t *err);
 
-// Imported Functions from `skylark:plugin/counters@0.1.2`
+// Imported Functions from `skylark:plugin/counters@0.1.3`
 // Adds `amount` to the counter and returns its count over the last `window-seconds` seconds, `amount`
 // included. An `amount` of 0 only reads. A name with another window is another counter. Windows are 1
 // to 86 400 seconds long; other values are clamped.
@@ -433,14 +449,14 @@ extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t
 // any count.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
-// Imported Functions from `skylark:plugin/http@0.1.2`
+// Imported Functions from `skylark:plugin/http@0.1.3`
 // Sends one request and waits for its response.
 extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.3`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 
-// Exported Functions from `skylark:plugin/auth@0.1.2`
+// Exported Functions from `skylark:plugin/auth@0.1.3`
 void exports_skylark_plugin_auth_admit(exports_skylark_plugin_auth_transport_t *transport, exports_skylark_plugin_auth_claim_t *claim, exports_skylark_plugin_auth_answer_t *ret);
 
 // Helper Functions
@@ -484,6 +500,8 @@ void plugin_list_string_free(plugin_list_string_t *ptr);
 void skylark_plugin_types_target_free(skylark_plugin_types_target_t *ptr);
 
 void skylark_plugin_types_refusal_free(skylark_plugin_types_refusal_t *ptr);
+
+void skylark_plugin_types_stream_name_free(skylark_plugin_types_stream_name_t *ptr);
 
 void skylark_plugin_types_identity_free(skylark_plugin_types_identity_t *ptr);
 

@@ -3,121 +3,132 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Imported Functions from `skylark:plugin/log@0.1.2`
+// Imported Functions from `skylark:plugin/log@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/log@0.1.2"), __import_name__("write")))
+__attribute__((__import_module__("skylark:plugin/log@0.1.3"), __import_name__("write")))
 extern void __wasm_import_skylark_plugin_log_write(int32_t, uint8_t *, size_t);
 
-// Imported Functions from `skylark:plugin/settings@0.1.2`
+// Imported Functions from `skylark:plugin/settings@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/settings@0.1.2"), __import_name__("get")))
+__attribute__((__import_module__("skylark:plugin/settings@0.1.3"), __import_name__("get")))
 extern void __wasm_import_skylark_plugin_settings_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/settings@0.1.2"), __import_name__("json")))
+__attribute__((__import_module__("skylark:plugin/settings@0.1.3"), __import_name__("json")))
 extern void __wasm_import_skylark_plugin_settings_json(uint8_t *);
 
-// Imported Functions from `skylark:plugin/clock@0.1.2`
+// Imported Functions from `skylark:plugin/clock@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/clock@0.1.2"), __import_name__("now")))
+__attribute__((__import_module__("skylark:plugin/clock@0.1.3"), __import_name__("now")))
 extern int64_t __wasm_import_skylark_plugin_clock_now(void);
 
-__attribute__((__import_module__("skylark:plugin/clock@0.1.2"), __import_name__("monotonic")))
+__attribute__((__import_module__("skylark:plugin/clock@0.1.3"), __import_name__("monotonic")))
 extern int64_t __wasm_import_skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.2`
+// Imported Functions from `skylark:plugin/crypto@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("sha256")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("sha256")))
 extern void __wasm_import_skylark_plugin_crypto_sha256(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("hmac-sha256")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("hmac-sha256")))
 extern void __wasm_import_skylark_plugin_crypto_hmac_sha256(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("hmac-sha256-verify")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("hmac-sha256-verify")))
 extern int32_t __wasm_import_skylark_plugin_crypto_hmac_sha256_verify(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("verify")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("verify")))
 extern void __wasm_import_skylark_plugin_crypto_verify(int32_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("random")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("random")))
 extern void __wasm_import_skylark_plugin_crypto_random(int32_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/directory@0.1.2`
+// Imported Functions from `skylark:plugin/directory@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("online")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("online")))
 extern int32_t __wasm_import_skylark_plugin_directory_online(uint8_t *, size_t);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("connections")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("connections")))
 extern void __wasm_import_skylark_plugin_directory_connections(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("members")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("members")))
 extern void __wasm_import_skylark_plugin_directory_members(uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("devices")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("devices")))
 extern void __wasm_import_skylark_plugin_directory_devices(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("rooms")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("rooms")))
 extern void __wasm_import_skylark_plugin_directory_rooms(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/outbox@0.1.2`
+// Imported Functions from `skylark:plugin/outbox@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/outbox@0.1.2"), __import_name__("push")))
+__attribute__((__import_module__("skylark:plugin/outbox@0.1.3"), __import_name__("push")))
 extern void __wasm_import_skylark_plugin_outbox_push(uint8_t *, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/outbox@0.1.2"), __import_name__("join")))
+__attribute__((__import_module__("skylark:plugin/outbox@0.1.3"), __import_name__("join")))
 extern void __wasm_import_skylark_plugin_outbox_join(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/outbox@0.1.2"), __import_name__("leave")))
+__attribute__((__import_module__("skylark:plugin/outbox@0.1.3"), __import_name__("leave")))
 extern void __wasm_import_skylark_plugin_outbox_leave(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/outbox@0.1.2"), __import_name__("kick")))
+__attribute__((__import_module__("skylark:plugin/outbox@0.1.3"), __import_name__("kick")))
 extern void __wasm_import_skylark_plugin_outbox_kick(int32_t, int64_t, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/timers@0.1.2`
+// Imported Functions from `skylark:plugin/timers@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/timers@0.1.2"), __import_name__("start")))
+__attribute__((__import_module__("skylark:plugin/timers@0.1.3"), __import_name__("start")))
 extern void __wasm_import_skylark_plugin_timers_start(uint8_t *, size_t, int64_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/timers@0.1.2"), __import_name__("cancel")))
+__attribute__((__import_module__("skylark:plugin/timers@0.1.3"), __import_name__("cancel")))
 extern void __wasm_import_skylark_plugin_timers_cancel(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/login@0.1.2`
+// Imported Functions from `skylark:plugin/login@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/login@0.1.2"), __import_name__("bind")))
+__attribute__((__import_module__("skylark:plugin/login@0.1.3"), __import_name__("bind")))
 extern void __wasm_import_skylark_plugin_login_bind(int64_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, int64_t, uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/kv@0.1.2`
+// Imported Functions from `skylark:plugin/kv@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("get")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("get")))
 extern void __wasm_import_skylark_plugin_kv_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("set")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("set")))
 extern void __wasm_import_skylark_plugin_kv_set(uint8_t *, size_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("delete")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("delete")))
 extern void __wasm_import_skylark_plugin_kv_delete(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("compare-and-swap")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("compare-and-swap")))
 extern void __wasm_import_skylark_plugin_kv_compare_and_swap(uint8_t *, size_t, int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("add")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.3"), __import_name__("add")))
 extern void __wasm_import_skylark_plugin_kv_add(uint8_t *, size_t, int64_t, int32_t, int32_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/counters@0.1.2`
+// Imported Functions from `skylark:plugin/counters@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/counters@0.1.2"), __import_name__("add-and-read")))
+__attribute__((__import_module__("skylark:plugin/counters@0.1.3"), __import_name__("add-and-read")))
 extern int64_t __wasm_import_skylark_plugin_counters_add_and_read(uint8_t *, size_t, int32_t, int32_t);
 
-// Imported Functions from `skylark:plugin/http@0.1.2`
+// Imported Functions from `skylark:plugin/history@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/http@0.1.2"), __import_name__("send")))
+__attribute__((__import_module__("skylark:plugin/history@0.1.3"), __import_name__("latest")))
+extern void __wasm_import_skylark_plugin_history_latest(int32_t, uint8_t *, size_t, int32_t, uint8_t *);
+
+__attribute__((__import_module__("skylark:plugin/history@0.1.3"), __import_name__("after")))
+extern void __wasm_import_skylark_plugin_history_after(int32_t, uint8_t *, size_t, uint8_t *, size_t, int64_t, int64_t, int32_t, uint8_t *);
+
+__attribute__((__import_module__("skylark:plugin/history@0.1.3"), __import_name__("position")))
+extern void __wasm_import_skylark_plugin_history_position(int32_t, uint8_t *, size_t, uint8_t *);
+
+// Imported Functions from `skylark:plugin/http@0.1.3`
+
+__attribute__((__import_module__("skylark:plugin/http@0.1.3"), __import_name__("send")))
 extern void __wasm_import_skylark_plugin_http_send(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-// Exported Functions from `skylark:plugin/alarms@0.1.2`
+// Exported Functions from `skylark:plugin/alarms@0.1.3`
 
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.3`
 
-__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.2#start")))
+__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.3#start")))
 void __wasm_export_exports_skylark_plugin_lifecycle_start_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -132,7 +143,11 @@ void __wasm_export_exports_skylark_plugin_lifecycle_start_post_return(uint8_t * 
   }
 }
 
-// Exported Functions from `skylark:plugin/events@0.1.2`
+// Exported Functions from `skylark:plugin/receipts@0.1.3`
+
+
+
+// Exported Functions from `skylark:plugin/events@0.1.3`
 
 
 // Canonical ABI intrinsics
@@ -294,6 +309,19 @@ void skylark_plugin_types_refusal_free(skylark_plugin_types_refusal_t *ptr) {
   plugin_string_free(&ptr->reason);
 }
 
+void skylark_plugin_types_stream_name_free(skylark_plugin_types_stream_name_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 0: {
+      plugin_string_free(&ptr->val.user);
+      break;
+    }
+    case 1: {
+      plugin_string_free(&ptr->val.room);
+      break;
+    }
+  }
+}
+
 void skylark_plugin_types_identity_free(skylark_plugin_types_identity_t *ptr) {
   plugin_string_free(&ptr->uid);
   plugin_option_string_free(&ptr->device);
@@ -447,6 +475,71 @@ void skylark_plugin_kv_result_s64_add_error_free(skylark_plugin_kv_result_s64_ad
   }
 }
 
+void skylark_plugin_history_message_free(skylark_plugin_history_message_t *ptr) {
+  skylark_plugin_types_message_free(ptr);
+}
+
+void skylark_plugin_history_stream_name_free(skylark_plugin_history_stream_name_t *ptr) {
+  skylark_plugin_types_stream_name_free(ptr);
+}
+
+void skylark_plugin_history_stream_position_free(skylark_plugin_history_stream_position_t *ptr) {
+  plugin_string_free(&ptr->epoch);
+}
+
+void skylark_plugin_history_kept_message_free(skylark_plugin_history_kept_message_t *ptr) {
+  skylark_plugin_history_message_free(&ptr->message);
+  plugin_option_string_free(&ptr->device);
+  plugin_list_string_free(&ptr->except);
+}
+
+void skylark_plugin_history_list_kept_message_free(skylark_plugin_history_list_kept_message_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    skylark_plugin_history_kept_message_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      skylark_plugin_history_kept_message_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void skylark_plugin_history_option_missed_free(skylark_plugin_history_option_missed_t *ptr) {
+  if (ptr->is_some) {
+  }
+}
+
+void skylark_plugin_history_page_free(skylark_plugin_history_page_t *ptr) {
+  skylark_plugin_history_list_kept_message_free(&ptr->messages);
+  skylark_plugin_history_stream_position_free(&ptr->top);
+  skylark_plugin_history_option_missed_free(&ptr->missed);
+}
+
+void skylark_plugin_history_error_free(skylark_plugin_history_error_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 1: {
+      plugin_string_free(&ptr->val.invalid);
+      break;
+    }
+  }
+}
+
+void skylark_plugin_history_result_page_error_free(skylark_plugin_history_result_page_error_t *ptr) {
+  if (!ptr->is_err) {
+    skylark_plugin_history_page_free(&ptr->val.ok);
+  } else {
+    skylark_plugin_history_error_free(&ptr->val.err);
+  }
+}
+
+void skylark_plugin_history_result_stream_position_error_free(skylark_plugin_history_result_stream_position_error_t *ptr) {
+  if (!ptr->is_err) {
+    skylark_plugin_history_stream_position_free(&ptr->val.ok);
+  } else {
+    skylark_plugin_history_error_free(&ptr->val.err);
+  }
+}
+
 void skylark_plugin_http_entry_free(skylark_plugin_http_entry_t *ptr) {
   skylark_plugin_types_entry_free(ptr);
 }
@@ -508,6 +601,29 @@ void exports_skylark_plugin_lifecycle_result_void_string_free(exports_skylark_pl
   if (!ptr->is_err) {
   } else {
     plugin_string_free(&ptr->val.err);
+  }
+}
+
+void exports_skylark_plugin_receipts_identity_free(exports_skylark_plugin_receipts_identity_t *ptr) {
+  skylark_plugin_types_identity_free(ptr);
+}
+
+void exports_skylark_plugin_receipts_stream_name_free(exports_skylark_plugin_receipts_stream_name_t *ptr) {
+  skylark_plugin_types_stream_name_free(ptr);
+}
+
+void exports_skylark_plugin_receipts_resumed_stream_free(exports_skylark_plugin_receipts_resumed_stream_t *ptr) {
+  exports_skylark_plugin_receipts_stream_name_free(&ptr->name);
+}
+
+void exports_skylark_plugin_receipts_list_resumed_stream_free(exports_skylark_plugin_receipts_list_resumed_stream_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    exports_skylark_plugin_receipts_resumed_stream_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      exports_skylark_plugin_receipts_resumed_stream_free(&list_ptr[i]);
+    }
+    free(list_ptr);
   }
 }
 
@@ -1474,6 +1590,244 @@ uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t wi
   return (uint64_t) (ret);
 }
 
+bool skylark_plugin_history_latest(skylark_plugin_history_stream_name_t *name, uint32_t limit, skylark_plugin_history_page_t *ret, skylark_plugin_history_error_t *err) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[(32+4*sizeof(void*))];
+  int32_t variant;
+  uint8_t * variant2;
+  size_t variant3;
+  switch ((int32_t) (*name).tag) {
+    case 0: {
+      const plugin_string_t *payload = &(*name).val.user;
+      variant = 0;
+      variant2 = (uint8_t *) (*payload).ptr;
+      variant3 = (*payload).len;
+      break;
+    }
+    case 1: {
+      const plugin_string_t *payload0 = &(*name).val.room;
+      variant = 1;
+      variant2 = (uint8_t *) (*payload0).ptr;
+      variant3 = (*payload0).len;
+      break;
+    }
+    case 2: {
+      variant = 2;
+      variant2 = 0;
+      variant3 = 0;
+      break;
+    }
+  }
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_skylark_plugin_history_latest(variant, variant2, variant3, (int32_t) (limit), ptr);
+  skylark_plugin_history_result_page_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      skylark_plugin_history_option_missed_t option4;
+      switch ((int32_t) *((uint8_t*) (ptr + (24+4*sizeof(void*))))) {
+        case 0: {
+          option4.is_some = false;
+          break;
+        }
+        case 1: {
+          option4.is_some = true;
+          option4.val = (int32_t) *((uint8_t*) (ptr + (25+4*sizeof(void*))));
+          break;
+        }
+      }
+
+      result.val.ok = (skylark_plugin_history_page_t) {
+        (skylark_plugin_history_list_kept_message_t) (skylark_plugin_history_list_kept_message_t) { (skylark_plugin_history_kept_message_t*)(*((uint8_t **) (ptr + 8))), (*((size_t*) (ptr + (8+1*sizeof(void*))))) },
+        (skylark_plugin_history_stream_position_t) (skylark_plugin_history_stream_position_t) {
+          (plugin_string_t) (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (8+2*sizeof(void*))))), (*((size_t*) (ptr + (8+3*sizeof(void*))))) },
+          (uint64_t) (uint64_t) (*((int64_t*) (ptr + (8+4*sizeof(void*))))),
+          (int64_t) *((int64_t*) (ptr + (16+4*sizeof(void*)))),
+        },
+        (skylark_plugin_history_option_missed_t) option4,
+      };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      skylark_plugin_history_error_t variant5;
+      variant5.tag = (int32_t) *((uint8_t*) (ptr + 8));
+      switch ((int32_t) variant5.tag) {
+        case 0: {
+          break;
+        }
+        case 1: {
+          variant5.val.invalid = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (8+1*sizeof(void*))))), (*((size_t*) (ptr + (8+2*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant5;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool skylark_plugin_history_after(skylark_plugin_history_stream_name_t *name, skylark_plugin_history_stream_position_t *position, uint32_t limit, skylark_plugin_history_page_t *ret, skylark_plugin_history_error_t *err) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[(32+4*sizeof(void*))];
+  int32_t variant;
+  uint8_t * variant2;
+  size_t variant3;
+  switch ((int32_t) (*name).tag) {
+    case 0: {
+      const plugin_string_t *payload = &(*name).val.user;
+      variant = 0;
+      variant2 = (uint8_t *) (*payload).ptr;
+      variant3 = (*payload).len;
+      break;
+    }
+    case 1: {
+      const plugin_string_t *payload0 = &(*name).val.room;
+      variant = 1;
+      variant2 = (uint8_t *) (*payload0).ptr;
+      variant3 = (*payload0).len;
+      break;
+    }
+    case 2: {
+      variant = 2;
+      variant2 = 0;
+      variant3 = 0;
+      break;
+    }
+  }
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_skylark_plugin_history_after(variant, variant2, variant3, (uint8_t *) ((*position).epoch).ptr, ((*position).epoch).len, (int64_t) ((*position).offset), (*position).id, (int32_t) (limit), ptr);
+  skylark_plugin_history_result_page_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      skylark_plugin_history_option_missed_t option4;
+      switch ((int32_t) *((uint8_t*) (ptr + (24+4*sizeof(void*))))) {
+        case 0: {
+          option4.is_some = false;
+          break;
+        }
+        case 1: {
+          option4.is_some = true;
+          option4.val = (int32_t) *((uint8_t*) (ptr + (25+4*sizeof(void*))));
+          break;
+        }
+      }
+
+      result.val.ok = (skylark_plugin_history_page_t) {
+        (skylark_plugin_history_list_kept_message_t) (skylark_plugin_history_list_kept_message_t) { (skylark_plugin_history_kept_message_t*)(*((uint8_t **) (ptr + 8))), (*((size_t*) (ptr + (8+1*sizeof(void*))))) },
+        (skylark_plugin_history_stream_position_t) (skylark_plugin_history_stream_position_t) {
+          (plugin_string_t) (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (8+2*sizeof(void*))))), (*((size_t*) (ptr + (8+3*sizeof(void*))))) },
+          (uint64_t) (uint64_t) (*((int64_t*) (ptr + (8+4*sizeof(void*))))),
+          (int64_t) *((int64_t*) (ptr + (16+4*sizeof(void*)))),
+        },
+        (skylark_plugin_history_option_missed_t) option4,
+      };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      skylark_plugin_history_error_t variant5;
+      variant5.tag = (int32_t) *((uint8_t*) (ptr + 8));
+      switch ((int32_t) variant5.tag) {
+        case 0: {
+          break;
+        }
+        case 1: {
+          variant5.val.invalid = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (8+1*sizeof(void*))))), (*((size_t*) (ptr + (8+2*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant5;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool skylark_plugin_history_position(skylark_plugin_history_stream_name_t *name, skylark_plugin_history_stream_position_t *ret, skylark_plugin_history_error_t *err) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[(24+2*sizeof(void*))];
+  int32_t variant;
+  uint8_t * variant2;
+  size_t variant3;
+  switch ((int32_t) (*name).tag) {
+    case 0: {
+      const plugin_string_t *payload = &(*name).val.user;
+      variant = 0;
+      variant2 = (uint8_t *) (*payload).ptr;
+      variant3 = (*payload).len;
+      break;
+    }
+    case 1: {
+      const plugin_string_t *payload0 = &(*name).val.room;
+      variant = 1;
+      variant2 = (uint8_t *) (*payload0).ptr;
+      variant3 = (*payload0).len;
+      break;
+    }
+    case 2: {
+      variant = 2;
+      variant2 = 0;
+      variant3 = 0;
+      break;
+    }
+  }
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_skylark_plugin_history_position(variant, variant2, variant3, ptr);
+  skylark_plugin_history_result_stream_position_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (skylark_plugin_history_stream_position_t) {
+        (plugin_string_t) (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 8))), (*((size_t*) (ptr + (8+1*sizeof(void*))))) },
+        (uint64_t) (uint64_t) (*((int64_t*) (ptr + (8+2*sizeof(void*))))),
+        (int64_t) *((int64_t*) (ptr + (16+2*sizeof(void*)))),
+      };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      skylark_plugin_history_error_t variant4;
+      variant4.tag = (int32_t) *((uint8_t*) (ptr + 8));
+      switch ((int32_t) variant4.tag) {
+        case 0: {
+          break;
+        }
+        case 1: {
+          variant4.val.invalid = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (8+1*sizeof(void*))))), (*((size_t*) (ptr + (8+2*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant4;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
 bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err) {
   __attribute__((__aligned__(sizeof(void*))))
   uint8_t ret_area[(6*sizeof(void*))];
@@ -1558,14 +1912,14 @@ bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_pl
   }
 }
 
-__attribute__((__export_name__("skylark:plugin/alarms@0.1.2#on-timer")))
+__attribute__((__export_name__("skylark:plugin/alarms@0.1.3#on-timer")))
 void __wasm_export_exports_skylark_plugin_alarms_on_timer(uint8_t * arg, size_t arg0, uint8_t * arg1, size_t arg2) {
   plugin_string_t arg3 = (plugin_string_t) { (uint8_t*)(arg), (arg0) };
   plugin_list_u8_t arg4 = (plugin_list_u8_t) { (uint8_t*)(arg1), (arg2) };
   exports_skylark_plugin_alarms_on_timer(&arg3, &arg4);
 }
 
-__attribute__((__export_name__("skylark:plugin/lifecycle@0.1.2#start")))
+__attribute__((__export_name__("skylark:plugin/lifecycle@0.1.3#start")))
 uint8_t * __wasm_export_exports_skylark_plugin_lifecycle_start(void) {
   exports_skylark_plugin_lifecycle_result_void_string_t ret;
   plugin_string_t err;
@@ -1584,7 +1938,49 @@ uint8_t * __wasm_export_exports_skylark_plugin_lifecycle_start(void) {
   return ptr;
 }
 
-__attribute__((__export_name__("skylark:plugin/events@0.1.2#on-event")))
+__attribute__((__export_name__("skylark:plugin/receipts@0.1.3#resumed")))
+void __wasm_export_exports_skylark_plugin_receipts_resumed(uint8_t * arg, size_t arg0, int64_t arg1, int32_t arg2, uint8_t * arg3, size_t arg4, int32_t arg5, uint8_t * arg6, size_t arg7, uint8_t * arg8, size_t arg9) {
+  plugin_option_string_t option;
+  switch (arg2) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (plugin_string_t) { (uint8_t*)(arg3), (arg4) };
+      break;
+    }
+  }
+  plugin_option_string_t option10;
+  switch (arg5) {
+    case 0: {
+      option10.is_some = false;
+      break;
+    }
+    case 1: {
+      option10.is_some = true;
+      option10.val = (plugin_string_t) { (uint8_t*)(arg6), (arg7) };
+      break;
+    }
+  }
+  exports_skylark_plugin_receipts_identity_t arg12 = (skylark_plugin_types_identity_t) {
+    (plugin_string_t) (plugin_string_t) { (uint8_t*)(arg), (arg0) },
+    (uint64_t) (uint64_t) (arg1),
+    (plugin_option_string_t) option,
+    (plugin_option_string_t) option10,
+  };
+  exports_skylark_plugin_receipts_list_resumed_stream_t arg13 = (exports_skylark_plugin_receipts_list_resumed_stream_t) { (exports_skylark_plugin_receipts_resumed_stream_t*)(arg8), (arg9) };
+  exports_skylark_plugin_receipts_resumed(&arg12, &arg13);
+}
+
+__attribute__((__export_name__("skylark:plugin/receipts@0.1.3#undelivered")))
+void __wasm_export_exports_skylark_plugin_receipts_undelivered(uint8_t * arg, size_t arg0, int64_t arg1, int32_t arg2) {
+  plugin_string_t arg3 = (plugin_string_t) { (uint8_t*)(arg), (arg0) };
+  exports_skylark_plugin_receipts_undelivered(&arg3, arg1, arg2);
+}
+
+__attribute__((__export_name__("skylark:plugin/events@0.1.3#on-event")))
 void __wasm_export_exports_skylark_plugin_events_on_event(int32_t arg, uint8_t * arg0, size_t arg1, int64_t arg2, int32_t arg3, uint8_t * arg4, size_t arg5, int32_t arg6, uint8_t * arg7, size_t arg8, uint8_t * arg9, size_t arg10) {
   exports_skylark_plugin_events_event_t variant;
   variant.tag = arg;

@@ -3,122 +3,122 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Imported Functions from `skylark:plugin/publication@0.1.2`
+// Imported Functions from `skylark:plugin/publication@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("id")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("id")))
 extern int64_t __wasm_import_skylark_plugin_publication_id(void);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("action")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("action")))
 extern void __wasm_import_skylark_plugin_publication_action(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("content")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("content")))
 extern void __wasm_import_skylark_plugin_publication_content(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("sender")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("sender")))
 extern void __wasm_import_skylark_plugin_publication_sender(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("receiver")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("receiver")))
 extern void __wasm_import_skylark_plugin_publication_receiver(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("extra")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("extra")))
 extern void __wasm_import_skylark_plugin_publication_extra(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("title")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("title")))
 extern void __wasm_import_skylark_plugin_publication_title(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("image")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("image")))
 extern void __wasm_import_skylark_plugin_publication_image(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("format")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("format")))
 extern void __wasm_import_skylark_plugin_publication_format(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("timestamp")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("timestamp")))
 extern int64_t __wasm_import_skylark_plugin_publication_timestamp(void);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("message")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("message")))
 extern void __wasm_import_skylark_plugin_publication_message(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("origin")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("origin")))
 extern int32_t __wasm_import_skylark_plugin_publication_origin(void);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("publisher")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("publisher")))
 extern void __wasm_import_skylark_plugin_publication_publisher(uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("target-kind")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("target-kind")))
 extern int32_t __wasm_import_skylark_plugin_publication_target_kind(void);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("target-count")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("target-count")))
 extern int32_t __wasm_import_skylark_plugin_publication_target_count(void);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("target-uids")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("target-uids")))
 extern void __wasm_import_skylark_plugin_publication_target_uids(int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/publication@0.1.2"), __import_name__("target-room")))
+__attribute__((__import_module__("skylark:plugin/publication@0.1.3"), __import_name__("target-room")))
 extern void __wasm_import_skylark_plugin_publication_target_room(uint8_t *);
 
-// Imported Functions from `skylark:plugin/log@0.1.2`
+// Imported Functions from `skylark:plugin/log@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/log@0.1.2"), __import_name__("write")))
+__attribute__((__import_module__("skylark:plugin/log@0.1.3"), __import_name__("write")))
 extern void __wasm_import_skylark_plugin_log_write(int32_t, uint8_t *, size_t);
 
-// Imported Functions from `skylark:plugin/settings@0.1.2`
+// Imported Functions from `skylark:plugin/settings@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/settings@0.1.2"), __import_name__("get")))
+__attribute__((__import_module__("skylark:plugin/settings@0.1.3"), __import_name__("get")))
 extern void __wasm_import_skylark_plugin_settings_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/settings@0.1.2"), __import_name__("json")))
+__attribute__((__import_module__("skylark:plugin/settings@0.1.3"), __import_name__("json")))
 extern void __wasm_import_skylark_plugin_settings_json(uint8_t *);
 
-// Imported Functions from `skylark:plugin/clock@0.1.2`
+// Imported Functions from `skylark:plugin/clock@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/clock@0.1.2"), __import_name__("now")))
+__attribute__((__import_module__("skylark:plugin/clock@0.1.3"), __import_name__("now")))
 extern int64_t __wasm_import_skylark_plugin_clock_now(void);
 
-__attribute__((__import_module__("skylark:plugin/clock@0.1.2"), __import_name__("monotonic")))
+__attribute__((__import_module__("skylark:plugin/clock@0.1.3"), __import_name__("monotonic")))
 extern int64_t __wasm_import_skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.2`
+// Imported Functions from `skylark:plugin/crypto@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("sha256")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("sha256")))
 extern void __wasm_import_skylark_plugin_crypto_sha256(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("hmac-sha256")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("hmac-sha256")))
 extern void __wasm_import_skylark_plugin_crypto_hmac_sha256(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("hmac-sha256-verify")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("hmac-sha256-verify")))
 extern int32_t __wasm_import_skylark_plugin_crypto_hmac_sha256_verify(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("verify")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("verify")))
 extern void __wasm_import_skylark_plugin_crypto_verify(int32_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("random")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.3"), __import_name__("random")))
 extern void __wasm_import_skylark_plugin_crypto_random(int32_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/directory@0.1.2`
+// Imported Functions from `skylark:plugin/directory@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("online")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("online")))
 extern int32_t __wasm_import_skylark_plugin_directory_online(uint8_t *, size_t);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("connections")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("connections")))
 extern void __wasm_import_skylark_plugin_directory_connections(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("members")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("members")))
 extern void __wasm_import_skylark_plugin_directory_members(uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("devices")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("devices")))
 extern void __wasm_import_skylark_plugin_directory_devices(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("rooms")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.3"), __import_name__("rooms")))
 extern void __wasm_import_skylark_plugin_directory_rooms(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/counters@0.1.2`
+// Imported Functions from `skylark:plugin/counters@0.1.3`
 
-__attribute__((__import_module__("skylark:plugin/counters@0.1.2"), __import_name__("add-and-read")))
+__attribute__((__import_module__("skylark:plugin/counters@0.1.3"), __import_name__("add-and-read")))
 extern int64_t __wasm_import_skylark_plugin_counters_add_and_read(uint8_t *, size_t, int32_t, int32_t);
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.3`
 
-__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.2#start")))
+__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.3#start")))
 void __wasm_export_exports_skylark_plugin_lifecycle_start_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -133,9 +133,9 @@ void __wasm_export_exports_skylark_plugin_lifecycle_start_post_return(uint8_t * 
   }
 }
 
-// Exported Functions from `skylark:plugin/filter@0.1.2`
+// Exported Functions from `skylark:plugin/filter@0.1.3`
 
-__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/filter@0.1.2#judge")))
+__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/filter@0.1.3#judge")))
 void __wasm_export_exports_skylark_plugin_filter_judge_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -297,6 +297,19 @@ void skylark_plugin_types_target_free(skylark_plugin_types_target_t *ptr) {
 void skylark_plugin_types_refusal_free(skylark_plugin_types_refusal_t *ptr) {
   plugin_string_free(&ptr->code);
   plugin_string_free(&ptr->reason);
+}
+
+void skylark_plugin_types_stream_name_free(skylark_plugin_types_stream_name_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 0: {
+      plugin_string_free(&ptr->val.user);
+      break;
+    }
+    case 1: {
+      plugin_string_free(&ptr->val.room);
+      break;
+    }
+  }
 }
 
 void plugin_option_string_free(plugin_option_string_t *ptr) {
@@ -779,7 +792,7 @@ uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t wi
   return (uint64_t) (ret);
 }
 
-__attribute__((__export_name__("skylark:plugin/lifecycle@0.1.2#start")))
+__attribute__((__export_name__("skylark:plugin/lifecycle@0.1.3#start")))
 uint8_t * __wasm_export_exports_skylark_plugin_lifecycle_start(void) {
   exports_skylark_plugin_lifecycle_result_void_string_t ret;
   plugin_string_t err;
@@ -798,7 +811,7 @@ uint8_t * __wasm_export_exports_skylark_plugin_lifecycle_start(void) {
   return ptr;
 }
 
-__attribute__((__export_name__("skylark:plugin/filter@0.1.2#judge")))
+__attribute__((__export_name__("skylark:plugin/filter@0.1.3#judge")))
 uint8_t * __wasm_export_exports_skylark_plugin_filter_judge(void) {
   exports_skylark_plugin_filter_verdict_t ret;
   exports_skylark_plugin_filter_judge(&ret);

@@ -106,6 +106,22 @@ typedef uint8_t skylark_plugin_types_origin_t;
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_BROKER 2
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_PLUGIN 3
 
+// Stream of kept messages. Since 0.1.3.
+typedef struct skylark_plugin_types_stream_name_t {
+  uint8_t tag;
+  union {
+    plugin_string_t     user;
+    plugin_string_t     room;
+  } val;
+} skylark_plugin_types_stream_name_t;
+
+// Messages to this user or to one of the user's devices.
+#define SKYLARK_PLUGIN_TYPES_STREAM_NAME_USER 0
+// Messages to this room.
+#define SKYLARK_PLUGIN_TYPES_STREAM_NAME_ROOM 1
+// Messages to everyone, or to everyone except some users.
+#define SKYLARK_PLUGIN_TYPES_STREAM_NAME_EVERYONE 2
+
 typedef struct {
   bool is_some;
   plugin_string_t val;
@@ -246,7 +262,7 @@ typedef struct exports_skylark_plugin_filter_verdict_t {
 // The publish is discarded; the publisher learns that it was dropped.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_DROP 3
 
-// Imported Functions from `skylark:plugin/publication@0.1.2`
+// Imported Functions from `skylark:plugin/publication@0.1.3`
 // Number of the message; 0 = the host assigns one.
 extern int64_t skylark_plugin_publication_id(void);
 // Kind of message.
@@ -282,23 +298,23 @@ extern void skylark_plugin_publication_target_uids(uint32_t offset, uint32_t lim
 // The room that the target names.
 extern bool skylark_plugin_publication_target_room(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/log@0.1.2`
+// Imported Functions from `skylark:plugin/log@0.1.3`
 // Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
-// Imported Functions from `skylark:plugin/settings@0.1.2`
+// Imported Functions from `skylark:plugin/settings@0.1.3`
 // One top-level value: a string unchanged, any other value as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/clock@0.1.2`
+// Imported Functions from `skylark:plugin/clock@0.1.3`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
 // Nanoseconds since an arbitrary start; never decreases.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.2`
+// Imported Functions from `skylark:plugin/crypto@0.1.3`
 // SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
@@ -310,7 +326,7 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 // Cryptographically secure random bytes, at most 1 024 a call; a larger request traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
-// Imported Functions from `skylark:plugin/directory@0.1.2`
+// Imported Functions from `skylark:plugin/directory@0.1.3`
 // True if the user has at least one connection.
 extern bool skylark_plugin_directory_online(plugin_string_t *uid);
 // The user's connections.
@@ -322,7 +338,7 @@ extern void skylark_plugin_directory_devices(plugin_string_t *uid, plugin_list_s
 // The rooms that the user's connections are in, sorted, without duplicates. Since 0.1.1.
 extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_string_t *ret);
 
-// Imported Functions from `skylark:plugin/counters@0.1.2`
+// Imported Functions from `skylark:plugin/counters@0.1.3`
 // Adds `amount` to the counter and returns its count over the last `window-seconds` seconds, `amount`
 // included. An `amount` of 0 only reads. A name with another window is another counter. Windows are 1
 // to 86 400 seconds long; other values are clamped.
@@ -332,10 +348,10 @@ extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_str
 // any count.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.3`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 
-// Exported Functions from `skylark:plugin/filter@0.1.2`
+// Exported Functions from `skylark:plugin/filter@0.1.3`
 void exports_skylark_plugin_filter_judge(exports_skylark_plugin_filter_verdict_t *ret);
 
 // Helper Functions
@@ -353,6 +369,8 @@ void plugin_list_string_free(plugin_list_string_t *ptr);
 void skylark_plugin_types_target_free(skylark_plugin_types_target_t *ptr);
 
 void skylark_plugin_types_refusal_free(skylark_plugin_types_refusal_t *ptr);
+
+void skylark_plugin_types_stream_name_free(skylark_plugin_types_stream_name_t *ptr);
 
 void plugin_option_string_free(plugin_option_string_t *ptr);
 

@@ -1,1 +1,1 @@
-#define SKYLARK_VERSION "0.1.2"
+#define SKYLARK_VERSION "0.1.3"

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod counters;
 pub mod crypto;
 pub mod directory;
+pub mod history;
 pub mod http;
 pub mod kv;
 pub mod log;

@@ -26,8 +26,8 @@
 //! instance runs one call at a time.
 //!
 //! Off WebAssembly the crate exports nothing. The modules [`log`], [`clock`], [`crypto`], [`directory`], [`kv`],
-//! [`counters`], [`outbox`], [`timers`], [`login`] and [`http`] then call an in-memory host (the module `testing`), so
-//! a plain `cargo test` tests the logic of a plugin.
+//! [`counters`], [`history`], [`outbox`], [`timers`], [`login`] and [`http`] then call an in-memory host (the module
+//! `testing`), so a plain `cargo test` tests the logic of a plugin.
 //!
 //! Does not know how the host is implemented; the contract is `wit/skylark.wit`.
 
@@ -42,12 +42,12 @@ mod roles;
 pub mod testing;
 mod words;
 
-pub use imports::{clock, counters, crypto, directory, http, kv, log, login, outbox, timers};
+pub use imports::{clock, counters, crypto, directory, history, http, kv, log, login, outbox, timers};
 pub use publish::Publish;
-pub use roles::{Access, Alarms, Auth, Events, Filter, Handler, Join, NoSettings, Plugin};
+pub use roles::{Access, Alarms, Auth, Events, Filter, Handler, Join, NoSettings, Plugin, Receipts};
 pub use words::{
     AccessAnswer, Admission, AuthAnswer, Call, Claim, DeviceOf, Entry, Event, Identity, Message, Origin, Refusal,
-    Reply, RoomChange, Target, TargetKind, Transport, Verdict,
+    Reply, ResumedStream, RoomChange, Target, TargetKind, Transport, UndeliveredCause, Verdict,
 };
 
 /// Compiles the example plugin of plugins/README.md.
@@ -57,8 +57,8 @@ struct Readme;
 
 /// Exports the roles of a plugin: `export!(MyPlugin: auth, filter, handler, events, access)`, with at least one role.
 ///
-/// `alarms`, next to a handler or events, exports [`Alarms::on_timer`]. A component uses the macro once. Off
-/// WebAssembly the macro exports nothing.
+/// `alarms`, next to a handler or events, exports [`Alarms::on_timer`]. `receipts`, next to events, exports
+/// [`Receipts`]. A component uses the macro once. Off WebAssembly the macro exports nothing.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($role:ident),+ $(,)?) => {
@@ -136,6 +136,21 @@ macro_rules! __role {
         });
         #[cfg(not(target_family = "wasm"))]
         const _: fn(&mut $plugin, &str, &[u8]) = <$plugin as $crate::Alarms>::on_timer;
+    };
+    (receipts, $plugin:ty) => {
+        $crate::__glue!(receipts, export_receipts, {
+            fn resumed(who: $crate::Identity, streams: Vec<$crate::ResumedStream>) {
+                $crate::glue::with::<$plugin, _>(|plugin| $crate::Receipts::resumed(plugin, &who, &streams));
+            }
+            fn undelivered(uid: String, id: i64, cause: $crate::UndeliveredCause) {
+                $crate::glue::with::<$plugin, _>(|plugin| $crate::Receipts::undelivered(plugin, &uid, id, cause));
+            }
+        });
+        #[cfg(not(target_family = "wasm"))]
+        const _: (
+            fn(&mut $plugin, &$crate::Identity, &[$crate::ResumedStream]),
+            fn(&mut $plugin, &str, i64, $crate::UndeliveredCause),
+        ) = (<$plugin as $crate::Receipts>::resumed, <$plugin as $crate::Receipts>::undelivered);
     };
     (events, $plugin:ty) => {
         $crate::__glue!(events, export_events, {

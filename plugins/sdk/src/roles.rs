@@ -2,7 +2,10 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::{AccessAnswer, AuthAnswer, Call, Claim, Entry, Event, Identity, Publish, Reply, Transport, Verdict};
+use crate::{
+    AccessAnswer, AuthAnswer, Call, Claim, Entry, Event, Identity, Publish, Reply, ResumedStream, Transport,
+    UndeliveredCause, Verdict,
+};
 
 /// A plugin, built once per instance before its first call.
 pub trait Plugin: Sized + 'static {
@@ -78,4 +81,17 @@ pub trait Events: Plugin {
 pub trait Alarms: Plugin {
     /// Called once for each timer. Its effects are committed like those of a handler.
     fn on_timer(&mut self, name: &str, data: &[u8]);
+}
+
+/// Receives the outcome of kept messages. Used with events.
+pub trait Receipts: Events {
+    /// A client came back with its positions. `streams` are those that it had a position of.
+    fn resumed(&mut self, who: &Identity, streams: &[ResumedStream]) {
+        let _ = (who, streams);
+    }
+
+    /// A kept message reached no device of this user. The same message may be reported more than once: compare ids.
+    fn undelivered(&mut self, uid: &str, id: i64, cause: UndeliveredCause) {
+        let _ = (uid, id, cause);
+    }
 }

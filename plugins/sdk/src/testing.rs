@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::crypto::PublicKey;
 use crate::directory::Presence;
+use crate::history::{self, StreamName};
 use crate::http::Response;
 use crate::log::Level;
 use crate::login::Account;
@@ -36,6 +37,8 @@ pub struct Host {
     /// Responses of [`http`](crate::http) by method and URL: `GET https://keys.example/`. All other URLs are
     /// unreachable.
     pub answers: BTreeMap<String, Response>,
+    /// Kept messages of each stream, oldest first; none = the node keeps no messages.
+    pub history: Option<Vec<(StreamName, Vec<Message>)>>,
     /// Timers: the millisecond at which each is due, and the data.
     pub timers: BTreeMap<String, (u64, Vec<u8>)>,
     /// Effects, oldest first.
@@ -77,6 +80,24 @@ pub fn connect(uid: &str, cid: u64) {
 /// Advances the clock.
 pub fn advance(milliseconds: u64) {
     with(|host| host.now += milliseconds);
+}
+
+/// Appends a message to a stream of the history.
+pub fn keep(name: StreamName, message: Message) {
+    with(|host| {
+        let streams = host.history.get_or_insert_default();
+        match streams.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, kept)) => kept.push(message),
+            None => streams.push((name, vec![message])),
+        }
+    });
+}
+
+pub(crate) fn kept(name: &StreamName) -> Result<Vec<Message>, history::Error> {
+    with(|host| {
+        let streams = host.history.as_ref().ok_or(history::Error::Off)?;
+        Ok(streams.iter().find(|(other, _)| other == name).map(|(_, kept)| kept.clone()).unwrap_or_default())
+    })
 }
 
 /// Takes the due timers in order: name and data, for [`Alarms::on_timer`](crate::Alarms::on_timer).
@@ -131,6 +152,7 @@ impl Default for Host {
             signatures: Vec::new(),
             randoms: 0,
             answers: BTreeMap::new(),
+            history: Some(Vec::new()),
             timers: BTreeMap::new(),
             effects: Vec::new(),
             lines: Vec::new(),

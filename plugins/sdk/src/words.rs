@@ -2,7 +2,7 @@
 
 use crate::Join;
 use crate::bindings::host::skylark::plugin::{publication, types};
-use crate::bindings::{access, auth, events, filter, handler};
+use crate::bindings::{access, auth, events, filter, handler, receipts};
 
 pub use access::exports::skylark::plugin::access::Answer as AccessAnswer;
 pub use auth::exports::skylark::plugin::auth::{Admission, Answer as AuthAnswer, Claim, Transport};
@@ -10,6 +10,7 @@ pub use events::exports::skylark::plugin::events::{Event, RoomChange};
 pub use filter::exports::skylark::plugin::filter::Verdict;
 pub use handler::exports::skylark::plugin::handler::{Call, Reply};
 pub use publication::Audience as TargetKind;
+pub use receipts::exports::skylark::plugin::receipts::{Cause as UndeliveredCause, ResumedStream};
 pub use types::{DeviceOf, Entry, Identity, Message, Origin, Refusal, Target};
 
 impl Message {

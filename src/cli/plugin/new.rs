@@ -144,6 +144,7 @@ impl New {
                     Some(generated) => generated,
                     None if own == Some(".h") || file.starts_with("skylark.") => file,
                     None if file == "alarms.h" && ["handler", "events"].contains(&role) => file,
+                    None if file == "receipts.h" && role == "events" => file,
                     None => return None,
                 };
                 Some(format!("skylark/{file}"))

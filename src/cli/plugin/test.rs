@@ -2,6 +2,7 @@
 
 pub(super) mod cases;
 mod compare;
+mod history;
 pub(super) mod run;
 mod words;
 

@@ -95,6 +95,8 @@ impl Several {
                 Event::Offline(who) => format!("{node}: offline {}", who.uid),
                 Event::RoomJoined(who, room) => format!("{node}: {} joins {room}", who.uid),
                 Event::RoomLeft(who, room) => format!("{node}: {} leaves {room}", who.uid),
+                Event::Resumed(who, streams) => format!("{node}: {} resumes {}", who.uid, streams.len()),
+                Event::Undelivered(uid, id, cause) => format!("{node}: {uid} lacks {id}, {cause:?}"),
             });
             events.collect::<Vec<_>>()
         };

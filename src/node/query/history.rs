@@ -1,6 +1,8 @@
 //! History for back ends: reads a page of a stream, and forgets a stream.
 //!
-//! Independent of engines. `node/resume.rs` serves clients.
+//! Independent of engines. `node/resume.rs` serves clients, and [`plugins`] serves plugins.
+
+pub(super) mod plugins;
 
 use crate::broker::Unavailable;
 use crate::broker::history::{HistoryStore, Page, Range, Start};

@@ -69,8 +69,11 @@ pub(in crate::plugin) async fn deliver_events(
 }
 
 fn wants(version: &Version, event: &Event) -> bool {
+    if event.is_receipt() && !version.has_receipts() {
+        return false;
+    }
     let room = match event {
-        Event::Online(_) | Event::Offline(_) => None,
+        Event::Online(_) | Event::Offline(_) | Event::Resumed(..) | Event::Undelivered(..) => None,
         Event::RoomJoined(_, room) | Event::RoomLeft(_, room) => Some(room.as_str()),
     };
     version.manifest.rules.wants_room(room)
@@ -85,7 +88,11 @@ pub(in crate::plugin) async fn deliver(version: &Arc<Version>, event: &Event, ho
         let staged = lease.instance().take_staged();
         lease.return_to_pool();
         if commit::commit(&version.blueprint.context, Role::Events, staged).await? == CommitResult::Committed {
-            begun.answered(CallOutcome::EventDelivered);
+            begun.answered(if event.is_receipt() {
+                CallOutcome::ReceiptDelivered
+            } else {
+                CallOutcome::EventDelivered
+            });
             return Ok(());
         }
     }

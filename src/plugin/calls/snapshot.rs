@@ -42,6 +42,8 @@ pub(in crate::plugin) struct Snapshot {
     pub(in crate::plugin) handlers: HashMap<String, ServingVersions>,
     pub(in crate::plugin) events: Vec<ServingVersions>,
     pub(in crate::plugin) access: Vec<ChainEntry>,
+    /// True if a plugin of `events` exports `receipts`.
+    pub(in crate::plugin) has_receipts: bool,
     entries: Vec<Entry>,
 }
 
@@ -62,11 +64,15 @@ impl Snapshot {
                 }
             }
         }
+        let events: Vec<ServingVersions> =
+            chain(&entries, Role::Events).into_iter().filter_map(ChainEntry::live).collect();
+        let has_receipts = events.iter().flat_map(ServingVersions::versions).any(|version| version.has_receipts());
         Self {
             auth: chain(&entries, Role::Auth),
             filters: chain(&entries, Role::Filter),
             access: chain(&entries, Role::Access),
-            events: chain(&entries, Role::Events).into_iter().filter_map(ChainEntry::live).collect(),
+            has_receipts,
+            events,
             handlers,
             entries,
         }
@@ -167,11 +173,14 @@ impl Entry {
     pub(in crate::plugin) fn status(&self) -> Status {
         let live = self.live();
         let fail_closed = self.fail_closed().map(|fail_closed| fail_closed.roles.as_slice()).unwrap_or_default();
-        let roles = live.map_or(fail_closed, |version| version.roles.as_slice());
+        let roles = match live {
+            Some(version) => version.shown_roles(),
+            None => fail_closed.iter().map(|role| role.as_str()).collect(),
+        };
         Status {
             name: Arc::clone(&self.name),
             state: self.state.public_state(),
-            roles: roles.iter().map(|role| role.as_str()).collect(),
+            roles,
             version: live.map_or(0, |version| version.number),
             hash: live.map(|version| version.files_id.hash.to_string()).unwrap_or_default(),
             size: live.map_or(0, |version| version.size),

@@ -85,11 +85,7 @@ impl<'a> CallSource<'a> {
 
     /// Source of an event: its user.
     pub(in crate::plugin) fn subject(event: &'a Event) -> Self {
-        match event {
-            Event::Online(who) | Event::Offline(who) | Event::RoomJoined(who, _) | Event::RoomLeft(who, _) => {
-                Self::User(who.uid.as_str())
-            }
-        }
+        Self::User(event.uid().as_str())
     }
 
     /// Source of a timer.

@@ -96,6 +96,17 @@ impl Version {
         self.roles.contains(&role) && is_fail_closed(role, &self.manifest)
     }
 
+    /// True if it gets the receipts of kept messages.
+    pub(in crate::plugin) fn has_receipts(&self) -> bool {
+        self.roles.contains(&Role::Events) && self.blueprint.exports.has_receipts()
+    }
+
+    /// Its roles as operators see them, with `receipts` after `events` if it is exported.
+    pub(in crate::plugin) fn shown_roles(&self) -> Vec<&'static str> {
+        let optional = |role: &Role| (*role == Role::Events && self.has_receipts()).then_some("receipts");
+        self.roles.iter().flat_map(|role| std::iter::once(role.as_str()).chain(optional(role))).collect()
+    }
+
     /// Begins a call for this source. An error is answered with the failure answer of the role.
     pub(in crate::plugin) fn begin<'s>(
         &self,

@@ -10,31 +10,34 @@ wasmtime::component::bindgen!({
         package skylark:host;
 
         world everything {
-            import skylark:plugin/log@0.1.2;
-            import skylark:plugin/settings@0.1.2;
-            import skylark:plugin/clock@0.1.2;
-            import skylark:plugin/directory@0.1.2;
-            import skylark:plugin/outbox@0.1.2;
-            import skylark:plugin/kv@0.1.2;
-            import skylark:plugin/publication@0.1.2;
-            import skylark:plugin/counters@0.1.2;
-            import skylark:plugin/crypto@0.1.2;
-            import skylark:plugin/login@0.1.2;
-            import skylark:plugin/http@0.1.2;
-            import skylark:plugin/timers@0.1.2;
-            export skylark:plugin/auth@0.1.2;
-            export skylark:plugin/filter@0.1.2;
-            export skylark:plugin/handler@0.1.2;
-            export skylark:plugin/events@0.1.2;
-            export skylark:plugin/access@0.1.2;
-            export skylark:plugin/lifecycle@0.1.2;
-            export skylark:plugin/alarms@0.1.2;
+            import skylark:plugin/log@0.1.3;
+            import skylark:plugin/settings@0.1.3;
+            import skylark:plugin/clock@0.1.3;
+            import skylark:plugin/directory@0.1.3;
+            import skylark:plugin/outbox@0.1.3;
+            import skylark:plugin/kv@0.1.3;
+            import skylark:plugin/history@0.1.3;
+            import skylark:plugin/publication@0.1.3;
+            import skylark:plugin/counters@0.1.3;
+            import skylark:plugin/crypto@0.1.3;
+            import skylark:plugin/login@0.1.3;
+            import skylark:plugin/http@0.1.3;
+            import skylark:plugin/timers@0.1.3;
+            export skylark:plugin/auth@0.1.3;
+            export skylark:plugin/filter@0.1.3;
+            export skylark:plugin/handler@0.1.3;
+            export skylark:plugin/events@0.1.3;
+            export skylark:plugin/access@0.1.3;
+            export skylark:plugin/lifecycle@0.1.3;
+            export skylark:plugin/alarms@0.1.3;
+            export skylark:plugin/receipts@0.1.3;
         }
     ",
     world: "skylark:host/everything",
     imports: {
         "skylark:plugin/directory": async,
         "skylark:plugin/kv": async | trappable,
+        "skylark:plugin/history": async | trappable,
         "skylark:plugin/outbox": trappable,
         "skylark:plugin/log": trappable,
         "skylark:plugin/publication": trappable,

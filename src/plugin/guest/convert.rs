@@ -5,11 +5,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::bindings::exports::skylark::plugin as exports;
-use super::bindings::skylark::plugin::{directory, outbox, types};
+use super::bindings::skylark::plugin::{directory, history, outbox, types};
 use crate::code::Code;
 use crate::id::{ConnectionId, Device, Room, Uid};
-use crate::message::{Entries, MAX_ENTRIES, Message, Origin, Publication, Retention, Target};
-use crate::plugin::{Call, Claim, Event, Identity, Presence, Refusal, Transport};
+use crate::message::{Entries, MAX_ENTRIES, Message, Origin, Position, Publication, Retention, StreamName, Target};
+use crate::plugin::history::{HistoryMessage, HistoryPage, Missing};
+use crate::plugin::{Call, Claim, Event, Identity, Presence, Refusal, ResumedStream, Transport, UndeliveredCause};
 
 /// Longest reason or reply text of a guest in bytes; the rest is cut.
 const MAX_WORDS: usize = 1_024;
@@ -170,6 +171,32 @@ pub(in crate::plugin) fn presence(presence: Presence) -> directory::Presence {
     }
 }
 
+pub(in crate::plugin) fn history_page(page: HistoryPage) -> history::Page {
+    let HistoryPage { messages, top, missed } = page;
+    history::Page {
+        messages: messages.into_iter().map(kept_message).collect(),
+        top: stream_position(&top),
+        missed: missed.map(|missing| match missing {
+            Missing::Trimmed => history::Missed::Trimmed,
+            Missing::Epoch => history::Missed::Epoch,
+            Missing::Fork => history::Missed::Fork,
+        }),
+    }
+}
+
+fn kept_message(kept: HistoryMessage) -> history::KeptMessage {
+    history::KeptMessage {
+        offset: kept.offset,
+        message: message_out(&kept.message),
+        device: kept.device.map(|device| device.as_str().to_owned()),
+        except: kept.except.iter().map(|uid| uid.as_str().to_owned()).collect(),
+    }
+}
+
+pub(in crate::plugin) fn stream_position(position: &Position) -> history::StreamPosition {
+    history::StreamPosition { epoch: position.epoch.as_str().to_owned(), offset: position.offset, id: position.id }
+}
+
 pub(in crate::plugin) fn transport(transport: &Transport) -> exports::auth::Transport {
     exports::auth::Transport {
         listener: transport.listener.to_owned(),
@@ -211,17 +238,40 @@ pub(in crate::plugin) fn call(call: &Call) -> exports::handler::Call {
     }
 }
 
-pub(in crate::plugin) fn event(event: &Event) -> exports::events::Event {
+/// An event of the role `events`; `None` if the export `receipts` gets it.
+pub(in crate::plugin) fn event(event: &Event) -> Option<exports::events::Event> {
     use exports::events::Event as Out;
     let change = |who: &Identity, room: &Room| exports::events::RoomChange {
         who: identity(who),
         room: room.as_str().to_owned(),
     };
-    match event {
+    Some(match event {
         Event::Online(who) => Out::Online(identity(who)),
         Event::Offline(who) => Out::Offline(identity(who)),
         Event::RoomJoined(who, room) => Out::RoomJoined(change(who, room)),
         Event::RoomLeft(who, room) => Out::RoomLeft(change(who, room)),
+        Event::Resumed(..) | Event::Undelivered(..) => return None,
+    })
+}
+
+pub(in crate::plugin) fn resumed_streams(streams: &[ResumedStream]) -> Vec<exports::receipts::ResumedStream> {
+    let name = |name: &StreamName| match name {
+        StreamName::User(uid) => types::StreamName::User(uid.as_str().to_owned()),
+        StreamName::Room(room) => types::StreamName::Room(room.as_str().to_owned()),
+        StreamName::Everyone => types::StreamName::Everyone,
+    };
+    let stream = |stream: &ResumedStream| exports::receipts::ResumedStream {
+        name: name(&stream.name),
+        recovered: stream.recovered,
+        count: stream.count,
+    };
+    streams.iter().map(stream).collect()
+}
+
+pub(in crate::plugin) fn cause(cause: UndeliveredCause) -> exports::receipts::Cause {
+    match cause {
+        UndeliveredCause::Offline => exports::receipts::Cause::Offline,
+        UndeliveredCause::Unacknowledged => exports::receipts::Cause::Unacknowledged,
     }
 }
 

@@ -5,6 +5,7 @@
 use wasmtime::Error;
 
 use super::limits::Overrun;
+use crate::plugin::history::HistoryError;
 use crate::plugin::kv::KvError;
 
 /// Party to blame for a failed call. `docs/decisions/0020-blame.md` says how each one is recognised.
@@ -14,7 +15,7 @@ pub(in crate::plugin) enum Cause {
     Caller,
     /// The guest trapped, overran a limit, or gave an answer that no input explains.
     Guest,
-    /// The node could not do its part: the key-value store, Redis, the pool, the ticker.
+    /// The node could not do its part: the key-value store, the history, Redis, the pool, the ticker.
     Host,
     /// The operator disabled the plugin, or its file is missing or refused.
     Operator,
@@ -59,6 +60,8 @@ pub(in crate::plugin) enum Kind {
     Declared,
     /// The key-value store did not answer, or did not take the writes.
     Kv,
+    /// The history did not answer.
+    History,
     /// The cluster did not answer a question of the directory in time.
     Cluster,
     /// The circuit is open: the guest was not asked.
@@ -85,6 +88,7 @@ impl Kind {
             Self::Input => "input",
             Self::Declared => "declared",
             Self::Kv => "kv",
+            Self::History => "history",
             Self::Cluster => "cluster",
             Self::Open => "open",
             Self::Apart => "apart",
@@ -96,7 +100,7 @@ impl Kind {
     pub(in crate::plugin) const fn cause(self) -> Cause {
         match self {
             Self::Input => Cause::Caller,
-            Self::Full | Self::Ticker | Self::Kv | Self::Cluster => Cause::Host,
+            Self::Full | Self::Ticker | Self::Kv | Self::History | Self::Cluster => Cause::Host,
             Self::Missing => Cause::Operator,
             Self::Trap
             | Self::Cpu
@@ -140,6 +144,8 @@ pub(in crate::plugin) struct Failure {
 pub(in crate::plugin) enum Waiting {
     /// The key-value store.
     Store,
+    /// The history.
+    History,
     /// Other nodes, for the directory.
     Cluster,
 }
@@ -173,6 +179,9 @@ impl Failure {
         if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref::<KvError>()) {
             return Self::new(Kind::Kv, error.to_string());
         }
+        if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref::<HistoryError>()) {
+            return Self::new(Kind::History, error.to_string());
+        }
         // wasmtime's type for this error is private.
         let root = error.root_cause();
         if root.to_string().contains("fuel allocated for hostcalls") {
@@ -192,6 +201,9 @@ impl Failure {
         match (self.kind, waiting) {
             (Kind::Wall, Some(Waiting::Store)) => {
                 Self::new(Kind::Kv, format!("the key-value store did not answer: the call {}", self.text))
+            }
+            (Kind::Wall, Some(Waiting::History)) => {
+                Self::new(Kind::History, format!("the history did not answer: the call {}", self.text))
             }
             (Kind::Wall, Some(Waiting::Cluster)) => {
                 Self::new(Kind::Cluster, format!("the cluster did not answer: the call {}", self.text))
@@ -213,6 +225,10 @@ mod tests {
         let failure = Failure::of(&error, true);
         assert_eq!((failure.kind, failure.cause()), (Kind::Kv, Cause::Host));
         assert_eq!(failure.to_string(), "the key-value store is unavailable: connection refused");
+        let error = Error::from(HistoryError::Unavailable("timed out".into())).context("error while executing");
+        let failure = Failure::of(&error, false);
+        assert_eq!((failure.kind, failure.cause()), (Kind::History, Cause::Host));
+        assert_eq!(failure.to_string(), "the history is unavailable: timed out");
     }
 
     #[test]
@@ -220,6 +236,7 @@ mod tests {
         let wall = || Failure::of(&Overrun::Wall(Duration::from_millis(50)).into(), false);
         assert_eq!(wall().with_waiting(None).kind, Kind::Wall);
         assert_eq!(wall().with_waiting(Some(Waiting::Store)).kind, Kind::Kv);
+        assert_eq!(wall().with_waiting(Some(Waiting::History)).kind, Kind::History);
         assert_eq!(wall().with_waiting(Some(Waiting::Cluster)).kind, Kind::Cluster);
         let trap = Failure::new(Kind::Trap, "unreachable");
         assert_eq!(trap.with_waiting(Some(Waiting::Store)).kind, Kind::Trap);
@@ -230,7 +247,7 @@ mod tests {
         for kind in [Kind::Trap, Kind::Cpu, Kind::Wall, Kind::Memory, Kind::Bytes, Kind::Start, Kind::Answer] {
             assert!(kind.counts() && !kind.affects_all_callers() && !kind.guest_not_called(), "{kind:?}");
         }
-        for kind in [Kind::Full, Kind::Ticker, Kind::Kv, Kind::Cluster, Kind::Open, Kind::Missing] {
+        for kind in [Kind::Full, Kind::Ticker, Kind::Kv, Kind::History, Kind::Cluster, Kind::Open, Kind::Missing] {
             assert!(!kind.counts() && kind.affects_all_callers(), "{kind:?}");
         }
         for kind in [Kind::Input, Kind::Declared, Kind::Apart] {

@@ -45,6 +45,7 @@ pub(in crate::plugin) struct Indices {
     access: Option<wit::access::GuestIndices>,
     lifecycle: Option<wit::lifecycle::GuestIndices>,
     alarms: Option<wit::alarms::GuestIndices>,
+    receipts: Option<wit::receipts::GuestIndices>,
 }
 
 impl Indices {
@@ -62,12 +63,18 @@ impl Indices {
             access: has(Role::Access).then(|| wit::access::GuestIndices::new(pre)).transpose()?,
             lifecycle: interface.lifecycle.then(|| wit::lifecycle::GuestIndices::new(pre)).transpose()?,
             alarms: interface.alarms.then(|| wit::alarms::GuestIndices::new(pre)).transpose()?,
+            receipts: interface.receipts.then(|| wit::receipts::GuestIndices::new(pre)).transpose()?,
         })
     }
 
     /// True if the plugin can receive timers.
     pub(in crate::plugin) fn has_alarms(&self) -> bool {
         self.alarms.is_some()
+    }
+
+    /// True if the plugin can receive receipts.
+    pub(in crate::plugin) fn has_receipts(&self) -> bool {
+        self.receipts.is_some()
     }
 }
 
@@ -80,6 +87,7 @@ struct Exports {
     access: Option<wit::access::Guest>,
     lifecycle: Option<wit::lifecycle::Guest>,
     alarms: Option<wit::alarms::Guest>,
+    receipts: Option<wit::receipts::Guest>,
 }
 
 /// One warm guest.
@@ -240,10 +248,31 @@ impl Instance {
     pub(in crate::plugin) async fn on_event(&mut self, event: &Event, hops: u8) -> Result<(), Failure> {
         let budget = self.begin(Some(Role::Events));
         self.store.data_mut().call.staged.hops = hops.saturating_add(1);
-        let event = convert::event(event);
-        let events = self.exports.events.as_ref().expect("only events plugins get events");
-        let result = self.meter.drive(budget, events.call_on_event(&mut self.store, &event)).await;
+        let result = match convert::event(event) {
+            Some(event) => {
+                let events = self.exports.events.as_ref().expect("only events plugins get events");
+                self.meter.drive(budget, events.call_on_event(&mut self.store, &event)).await
+            }
+            None => self.receipt(budget, event).await,
+        };
         self.end(result)
+    }
+
+    /// Delivers an event of the export `receipts`.
+    async fn receipt(&mut self, budget: Budget, event: &Event) -> wasmtime::Result<()> {
+        let receipts = self.exports.receipts.as_ref().expect("only plugins that export receipts get them");
+        match event {
+            Event::Resumed(who, streams) => {
+                let (who, streams) = (convert::identity(who), convert::resumed_streams(streams));
+                self.meter.drive(budget, receipts.call_resumed(&mut self.store, &who, &streams)).await
+            }
+            Event::Undelivered(uid, id, cause) => {
+                let cause = convert::cause(*cause);
+                let call = receipts.call_undelivered(&mut self.store, uid.as_str(), *id, cause);
+                self.meter.drive(budget, call).await
+            }
+            Event::Online(_) | Event::Offline(_) | Event::RoomJoined(..) | Event::RoomLeft(..) => Ok(()),
+        }
     }
 
     /// Delivers a timer that is due.
@@ -333,5 +362,6 @@ fn load_exports(
         access: indices.access.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         lifecycle: indices.lifecycle.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         alarms: indices.alarms.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+        receipts: indices.receipts.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
     })
 }

@@ -17,6 +17,7 @@ use super::timers::{TimerChange, Timers};
 use super::wasi::{self, LogBudget};
 use crate::message::{Envelope, Message, Origin, Publisher, Target};
 use crate::plugin::fetch::Fetch;
+use crate::plugin::history::HistoryReader;
 use crate::plugin::kv::{self, Commit};
 use crate::plugin::time::Time;
 use crate::plugin::{Effect, Role, Services};
@@ -27,6 +28,8 @@ pub(in crate::plugin) struct Context {
     pub(in crate::plugin) settings: Settings,
     pub(in crate::plugin) limits: Limits,
     pub(in crate::plugin) kv: Arc<dyn kv::Store>,
+    /// Kept messages; `None` if the node keeps none.
+    pub(in crate::plugin) history: Option<Arc<dyn HistoryReader>>,
     /// Bytes per second that all instances together may log.
     pub(in crate::plugin) log_rate: Arc<LogRate>,
     pub(in crate::plugin) counters: Arc<CounterTable>,
@@ -88,6 +91,8 @@ pub(in crate::plugin) struct Call {
     pub(in crate::plugin) repeats: CounterAdditions,
     /// True once it sent a request, which no failure takes back.
     pub(in crate::plugin) has_asked_network: bool,
+    /// Number of its reads of the history.
+    pub(in crate::plugin) history_reads: usize,
     /// The service for which the call waits now. If the wall time ends meanwhile, the guest is not to blame.
     pub(in crate::plugin) waiting: Option<Waiting>,
     handed_over: usize,
@@ -107,6 +112,7 @@ impl Call {
             counted,
             repeats,
             has_asked_network: false,
+            history_reads: 0,
             waiting: None,
             handed_over: 0,
             most_bytes,

@@ -78,6 +78,7 @@ pub(in crate::plugin) fn read_interface(engine: &Engine, component: &Component) 
             None => {
                 interface.lifecycle |= name == "lifecycle";
                 interface.alarms |= name == "alarms";
+                interface.receipts |= name == "receipts";
             }
         }
     }
@@ -122,8 +123,10 @@ fn import_fault(import: &str, roles: &[Role]) -> Option<String> {
         match role {
             Role::Auth => &["kv", "counters", "http"],
             Role::Filter => &["publication", "directory", "counters"],
-            Role::Access => &["directory", "kv", "counters", "http"],
-            Role::Handler | Role::Events => &["directory", "outbox", "timers", "login", "kv", "counters", "http"],
+            Role::Access => &["directory", "kv", "counters", "history", "http"],
+            Role::Handler | Role::Events => {
+                &["directory", "outbox", "timers", "login", "kv", "counters", "history", "http"]
+            }
         }
     };
     const ANY: [&str; 5] = ["types", "log", "settings", "clock", "crypto"];
@@ -175,7 +178,7 @@ mod tests {
     fn import_without_a_fitting_role_or_grant_is_a_fault() {
         assert_eq!(import_fault("kv", &[Role::Handler]), None);
         assert_eq!(import_fault("outbox", &[Role::Filter, Role::Handler]), None);
-        for effect in ["outbox", "login", "kv", "http"] {
+        for effect in ["outbox", "login", "kv", "history", "http"] {
             assert!(import_fault(effect, &[Role::Filter]).is_some(), "a filter may not import {effect}");
         }
         assert_eq!(
@@ -186,6 +189,7 @@ mod tests {
             assert!(import_fault(effect, &[Role::Access]).is_some(), "an access plugin may not import {effect}");
         }
         assert_eq!(import_fault("kv", &[Role::Access]), None);
+        assert_eq!(import_fault("history", &[Role::Access]), None);
         assert!(import_fault("disk", &[Role::Handler]).unwrap().ends_with("does not offer"));
         assert!(foreign_fault("wasi:http/outgoing-handler@0.2.3").unwrap().contains("--stub-wasi"));
         assert_eq!(foreign_fault("wasi:io/poll@0.2.6"), None);

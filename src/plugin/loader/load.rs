@@ -37,6 +37,7 @@ use crate::plugin::guest::manifest::Manifest;
 use crate::plugin::guest::state::{Context, Guest};
 use crate::plugin::guest::ticker::Ticker;
 use crate::plugin::guest::timers::Timers;
+use crate::plugin::history::HistoryReader;
 use crate::plugin::imports::{self, http};
 use crate::plugin::time::Time;
 use crate::plugin::{LoadError, Options, Role, Services, kv};
@@ -56,6 +57,7 @@ pub(in crate::plugin) struct Env {
     breaker: breaker::Rules,
     pub(in crate::plugin) extra_calls: Arc<ExtraCalls>,
     kv: Arc<dyn kv::Store>,
+    history: Option<Arc<dyn HistoryReader>>,
     time: Time,
     seed: Option<u64>,
     counters: Counters,
@@ -154,6 +156,7 @@ impl Env {
             breaker,
             extra_calls: Arc::new(ExtraCalls::new(breaker.rest)),
             kv: options.kv,
+            history: options.history,
             time: options.time,
             seed: options.seed,
             counters: Counters::default(),
@@ -308,6 +311,7 @@ fn blueprint(
             log_rate: Arc::new(LogRate::new(limits.log_rate)),
             limits,
             kv: Arc::clone(&env.kv),
+            history: env.history.clone(),
             counters: env.counters.of(&files.plugin),
             timers: Arc::clone(&env.timers),
             outgoing: manifest.http.clone(),

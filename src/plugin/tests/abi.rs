@@ -1,4 +1,4 @@
-//! Components built against 0.1.0 and 0.1.1 load and behave the same forever: components and WIT of each release, never
+//! Components built against 0.1.0, 0.1.1 and 0.1.2 load and behave the same forever: components and WIT of each release, never
 //! rebuilt.
 
 use std::path::{Path, PathBuf};
@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use super::roles::Node;
 use super::{Bench, call, config, envelope};
-use crate::id::{ConnectionId, Uid};
+use crate::id::{ConnectionId, Room, Uid};
 use crate::message::{Entries, Target};
 use crate::plugin::check::check_dir;
-use crate::plugin::{Call, Claim, Effect, Event, Identity, Judgement, PluginHost, Services, Transport};
+use crate::plugin::{
+    Access, Call, Claim, Effect, Event, Identity, JoinRequest, Judgement, PluginHost, Services, Transport,
+};
 
 fn release(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/abi-{version}"))
@@ -103,4 +105,21 @@ async fn components_of_0_1_1_load_and_answer() {
         assert_eq!((answer.code.as_str(), answer.data.get("value")), ("200", Some(value)), "{key}");
     }
     assert_eq!(bench.status("p").roles, ["handler"]);
+}
+
+#[tokio::test]
+async fn component_of_0_1_2_answers_joins() {
+    let component = std::fs::read(release("0.1.2").join("token-auth.wasm")).unwrap();
+    let manifest: &[u8] = b"[[settings.keys]]\nid = \"dev\"\nsecret = \"a secret of the tests, 32 bytes at least\"";
+    let bench = Bench::with(&[("t.wasm", &component), ("t.toml", manifest)]).await;
+    assert_eq!(bench.status("t").roles, ["auth", "access"]);
+    let claims: Entries = [("join", "news")].into_iter().collect();
+    let request = |room: &str| JoinRequest {
+        who: who("u1"),
+        claims: claims.clone(),
+        room: Room::parse(room).unwrap(),
+        data: Entries::new(),
+    };
+    assert!(matches!(bench.host.join(request("news")).await, Access::Allow(_)));
+    assert_eq!(bench.host.join(request("lobby")).await, Access::Abstain);
 }

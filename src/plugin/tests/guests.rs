@@ -24,7 +24,8 @@ pub(super) fn component(world: &str, core: &str) -> Vec<u8> {
     let mut module = wat::parse_str(&text).unwrap();
     let mut resolve = Resolve::default();
     // A world may name any version: most guests here are written against the first one, which is still served.
-    for wit in ["wit", "tests/fixtures/abi-0.1.0/wit", "tests/fixtures/abi-0.1.1/wit"] {
+    let releases = ["0.1.0", "0.1.1", "0.1.2"].map(|version| format!("tests/fixtures/abi-{version}/wit"));
+    for wit in releases.iter().map(String::as_str).chain(["wit"]) {
         resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join(wit)).unwrap();
     }
     let package = format!("package test:guest; world guest {{ {world} }}");

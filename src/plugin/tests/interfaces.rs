@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::roles::Node;
 use super::{Bench, call, guests, rejected};
-use crate::id::Uid;
-use crate::message::{Entries, Target};
-use crate::plugin::{Answer, Call, Effect, PluginHost, Services};
+use crate::id::{Room, Uid};
+use crate::message::{Entries, Message, StreamName, Target};
+use crate::plugin::harness::{GivenHistory, GivenMessage};
+use crate::plugin::history::HistoryReader;
+use crate::plugin::{Answer, Call, Effect, Options, PluginHost, Services};
 
 const GRANTS: &[u8] = b"grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
 
@@ -155,6 +157,84 @@ async fn a_timer_rings_once_and_survives_a_reload() {
     let far = ask(&bench, "timer", &[("name", "far"), ("after", "604800001")]).await;
     assert!(far.code == "429" && far.message.contains("after-ms"), "{far:?}");
     assert!(node.take().is_empty());
+}
+
+/// A handler that reads the history as `body` says. The result of a read is at 512: the tag, at 520 the number of an
+/// error, at 524 the number of messages.
+fn reader(body: &str) -> Vec<u8> {
+    let import = r#"(import "skylark:plugin/history@0.1.3" "latest" (func $latest (param i32 i32 i32 i32 i32)))"#;
+    guests::handler("ask", "import skylark:plugin/history@0.1.3;", import, &(body.to_owned() + guests::FINE))
+}
+
+async fn reading(body: &str, history: GivenHistory) -> Bench {
+    let history = (history != GivenHistory::Off).then(|| Arc::new(history) as Arc<dyn HistoryReader>);
+    let options = Options { history, ..Options::default() };
+    let handler = reader(body);
+    Bench::optioned(&[("h.wasm", &handler), ("h.toml", b"grants = [\"history\"]")], options).await
+}
+
+fn lobby(count: usize) -> GivenHistory {
+    let kept = GivenMessage { message: Message::default(), device: None, except: Vec::new() };
+    GivenHistory::Kept(vec![(StreamName::Room(Room::parse("lobby").unwrap()), vec![kept; count])])
+}
+
+/// Reads the newest messages of the room `lobby`.
+fn read_lobby(limit: i32) -> String {
+    format!("(call $latest (i32.const 1) (i32.const 2098) (i32.const 5) (i32.const {limit}) (i32.const 512))")
+}
+
+fn expect(at: u32, value: u32) -> String {
+    format!("(if (i32.ne (i32.load8_u (i32.const {at})) (i32.const {value})) (then unreachable))")
+}
+
+#[tokio::test]
+async fn history_needs_its_grant_and_a_page_has_at_most_100_messages() {
+    let pages =
+        [(0, 0), (3, 3), (-1, 100)].map(|(limit, found)| read_lobby(limit) + &expect(512, 0) + &expect(524, found));
+    let bench = reading(&pages.concat(), lobby(150)).await;
+    assert_eq!(bench.handle("ask").await, ("200".to_owned(), "fine".to_owned()));
+    bench.put("h.toml", b"order = 5").await;
+    let reason = bench.status("h").rejected.unwrap().reason;
+    assert!(reason.contains("put this line into h.toml: grants = [\"history\"]"), "{reason}");
+}
+
+#[tokio::test]
+async fn node_without_a_history_and_an_invalid_name_are_errors_of_the_read() {
+    let off = read_lobby(1) + &expect(512, 1) + &expect(520, 0);
+    let bench = reading(&off, GivenHistory::Off).await;
+    assert_eq!(bench.handle("ask").await, ("200".to_owned(), "fine".to_owned()));
+    let no_user = "(call $latest (i32.const 0) (i32.const 2096) (i32.const 0) (i32.const 1) (i32.const 512))";
+    let invalid = no_user.to_owned() + &expect(512, 1) + &expect(520, 1);
+    let bench = reading(&invalid, lobby(0)).await;
+    assert_eq!(bench.handle("ask").await, ("200".to_owned(), "fine".to_owned()));
+}
+
+#[tokio::test]
+async fn history_that_does_not_answer_is_the_hosts_failure() {
+    let bench = reading(&read_lobby(1), GivenHistory::Away).await;
+    for _ in 0..30 {
+        let (code, failure) = bench.handle("ask").await;
+        assert_eq!((code.as_str(), failure.as_str()), ("503", "the history is unavailable: away by the case"));
+    }
+    let status = bench.status("h");
+    assert_eq!((status.outcomes.get("history"), status.circuit), (Some(&30), Some("closed")));
+}
+
+#[tokio::test]
+async fn a_call_reads_the_history_64_times_at_most() {
+    let read = |times: u32| {
+        format!(
+            "(local.set $count (i32.const {times}))
+             (loop $again {} (local.set $count (i32.sub (local.get $count) (i32.const 1)))
+                 (br_if $again (local.get $count)))",
+            read_lobby(1)
+        )
+    };
+    let bench = reading(&read(64), lobby(1)).await;
+    assert_eq!(bench.handle("ask").await.0, "200");
+    let bench = reading(&read(65), lobby(1)).await;
+    let (code, failure) = bench.handle("ask").await;
+    assert_eq!((code.as_str(), failure.as_str()), ("503", "read the history more than 64 times in one call"));
 }
 
 /// Lets three publishes pass, then none, by the counter's answer.

@@ -9,7 +9,10 @@ use parking_lot::Mutex;
 use super::guests::{self, ABSTAIN, ADMIT, ALLOW, DROP, FINE, REFUSE, REJECT, SORRY};
 use super::{Bench, envelope, passed, rejected};
 use crate::id::{ConnectionId, Device, Room, Uid};
-use crate::plugin::{Effect, Event, Identity, Judgement, PluginHost, Presence, Services};
+use crate::message::StreamName;
+use crate::plugin::{
+    Effect, Event, Identity, Judgement, PluginHost, Presence, ResumedStream, Services, UndeliveredCause,
+};
 
 /// Records commits, and lets a test wait for one.
 #[derive(Default)]
@@ -275,4 +278,64 @@ async fn filter_that_imports_an_effect_is_refused() {
     let reason = bench.status("f").rejected.unwrap().reason;
     assert!(reason.contains("imports skylark:plugin/outbox, which the role filter may not use"), "{reason}");
     assert_eq!(rejected(&bench.judge().await), Some("503"), "what would stand guard keeps the gate shut at the start");
+}
+
+/// An events plugin that exports `receipts`, too. Each receipt joins the user of the event to a room: `resumed` to
+/// `lobby`, `undelivered` to `u7lobby`.
+fn receiver() -> Vec<u8> {
+    let world =
+        "import skylark:plugin/outbox@0.1.3; export skylark:plugin/events@0.1.3; export skylark:plugin/receipts@0.1.3;";
+    let join = |from: u32, length: u32| {
+        format!(
+            "(call $join (local.get 0) (local.get 1) (i32.const {from}) (i32.const {length}) (i32.const 512))
+             (if (i32.load8_u (i32.const 512)) (then unreachable))"
+        )
+    };
+    guests::component(
+        world,
+        &format!(
+            r#"(import "skylark:plugin/outbox@0.1.3" "join" (func $join (param i32 i32 i32 i32 i32)))
+            (func (export "skylark:plugin/events@0.1.3#on-event")
+                (param i32 i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32))
+            ;; uid (2), cid, device (3), channel (3), streams (2)
+            (func (export "skylark:plugin/receipts@0.1.3#resumed")
+                (param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32)
+                (if (i32.ne (local.get 10) (i32.const 2)) (then unreachable))
+                {})
+            ;; uid (2), id, cause
+            (func (export "skylark:plugin/receipts@0.1.3#undelivered") (param i32 i32 i64 i32)
+                (if (i64.ne (local.get 2) (i64.const -7)) (then unreachable))
+                (if (i32.ne (local.get 3) (i32.const 1)) (then unreachable))
+                {})
+            (data (i32.const 2096) "u7lobby")"#,
+            join(2_098, 5),
+            join(2_096, 7)
+        ),
+    )
+}
+
+#[tokio::test]
+async fn receipts_go_to_events_plugins_that_export_them() {
+    let deaf = guests::events("", "", ALLOW);
+    let bench = Bench::with(&[("d.wasm", &deaf)]).await;
+    assert!(!bench.host.wants_receipts());
+    bench.put("r.wasm", &receiver()).await;
+    bench.put("r.toml", b"grants = [\"outbox\"]").await;
+    assert!(bench.host.wants_receipts());
+    assert_eq!(bench.status("r").roles, ["events", "receipts"]);
+    let node = Arc::new(Node::default());
+    bench.host.set_services(Arc::clone(&node) as Arc<dyn Services>);
+    let uid = Uid::parse("u7").unwrap();
+    let who = Identity { uid: uid.clone(), cid: ConnectionId::new(1).unwrap(), device: None, channel: None };
+    let stream = |name| ResumedStream { name, recovered: true, count: Some(2) };
+    let streams = vec![stream(StreamName::Everyone), stream(StreamName::User(uid.clone()))];
+    bench.host.notify(Event::Resumed(who, streams), 0);
+    assert_eq!(node.next().await, [join()]);
+    bench.host.notify(Event::Undelivered(uid.clone(), -7, UndeliveredCause::Unacknowledged), 0);
+    assert_eq!(node.next().await, [Effect::Join(uid, Room::parse("u7lobby").unwrap())]);
+    let (receiver, deaf) = (bench.status("r"), bench.status("d"));
+    assert_eq!((receiver.outcomes.get("receipt"), receiver.failures), (Some(&2), 0));
+    assert_eq!(deaf.calls, 0, "a plugin without the export is not called");
+    bench.delete("r.wasm").await;
+    assert!(!bench.host.wants_receipts());
 }

@@ -7,9 +7,41 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::token::Claims;
 use crate::support::wire::Form;
 
 const GRANTS: &str = "grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
+
+/// A message to a user without a connection goes to the user `pager`, by way of the history.
+#[tokio::test]
+async fn plugin_reads_the_kept_message_that_its_receipt_names() {
+    let grants = "grants = [\"history\", \"outbox\"]";
+    let gateway = Setup::default().plugin("pager").manifest("pager", grants).start();
+    let plugin = gateway.plugin_until("pager", |plugin| plugin["state"] == "live").await;
+    assert_eq!(plugin["roles"], json!(["events", "receipts"]), "{plugin}");
+    let mut pager = gateway.connect("pager", Form::YunqueJson).await;
+    let said = pager.ask("message", json!({"to": "user:1074", "content": "anybody there?"})).await;
+    assert_eq!(said["data"]["delivered"], "0", "{said}");
+    let page = pager.message().await;
+    let told = (&page["action"], &page["sender"], &page["content"]["text"]);
+    assert_eq!(told, (&json!("page"), &json!("1074"), &json!("anybody there?")), "{page}");
+
+    // A user who is online lacks nothing, and a client that comes back is told, too.
+    let mut user = gateway.connect("1074", Form::YunqueJson).await;
+    let said = pager.ask("message", json!({"to": "user:1074", "content": "hello"})).await;
+    assert_eq!((&said["data"]["delivered"], &user.message().await["content"]["text"]), (&json!("1"), &json!("hello")));
+    let said = pager.ask("message", json!({"to": "user:1076", "content": "and you?"})).await;
+    assert_eq!(said["data"]["delivered"], "0", "{said}");
+    assert_eq!(pager.message().await["sender"], "1076", "the message to 1074 was delivered");
+    let mut back = gateway.dial_cim(Form::CimJson).await;
+    let resume = json!([["u", "k3v9x0ab", 1, 7]]).to_string();
+    let bind = json!({"token": Claims::of("1074").mint(), "channel": "web", "resume": resume});
+    back.sent("client_bind", bind).await;
+    assert_eq!(back.reply().await["code"], "200");
+    let resumed = pager.message().await;
+    let told = (&resumed["action"], &resumed["content"]["text"]);
+    assert_eq!(told, (&json!("resumed"), &json!("u:1074 false Some(0)")), "{resumed}");
+}
 
 /// A web server: answers `/moved` with a redirect, `/silent` not at all, and any other path with `hello`.
 async fn web() -> SocketAddr {

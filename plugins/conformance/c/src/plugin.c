@@ -167,8 +167,8 @@ verdict judge(void) {
 
 const text *keys(void) {
     static const text owned[] = {T("echo"), T("kv"),  T("cas"),    T("add"),  T("push"), T("room"), T("kick"),
-                                 T("who"),  T("crypto"), T("http"), T("login"), T("timer"), T("hog"),  T("fail"),
-                                 T("trap"), T("spin"), T("")};
+                                 T("who"),  T("crypto"), T("http"), T("login"), T("timer"), T("history"), T("hog"),
+                                 T("fail"), T("trap"), T("spin"), T("")};
     return owned;
 }
 
@@ -328,6 +328,34 @@ static void handle_timer(const call *asked, reply *answer) {
 }
 // end
 
+// example: history
+static void handle_history(const call *asked, reply *answer) {
+    static const text errors[] = {T("off"), T("invalid")}, reasons[] = {T("trimmed"), T("epoch"), T("fork")};
+    skylark_plugin_types_stream_name_t stream = {SKYLARK_PLUGIN_TYPES_STREAM_NAME_EVERYONE, {{0}}};
+    text room = GET(asked->data, "room"), epoch = GET(asked->data, "epoch");
+    if (room.len > 0) stream = (skylark_plugin_types_stream_name_t){SKYLARK_PLUGIN_TYPES_STREAM_NAME_ROOM, {.room = room}};
+    skylark_plugin_history_stream_position_t from = {epoch, text_to_number(GET(asked->data, "offset")),
+                                                     (int64_t)text_to_number(GET(asked->data, "id"))}, top;
+    skylark_plugin_history_page_t page;
+    skylark_plugin_history_error_t error;
+    uint32_t limit = (uint32_t)text_to_number(GET(asked->data, "limit"));
+    bool is_read = epoch.len > 0 ? skylark_plugin_history_after(&stream, &from, limit, &page, &error)
+                                 : skylark_plugin_history_latest(&stream, limit, &page, &error);
+    if (!is_read || !skylark_plugin_history_position(&stream, &top, &error)) {
+        *answer = (reply){T("409"), errors[error.tag], {NULL, 0}};
+        return;
+    }
+    text messages = T("");
+    for (size_t i = 0; i < page.messages.len; i++) {
+        text one = JOIN(text_number(page.messages.ptr[i].offset), T("="), page.messages.ptr[i].message.action);
+        messages = i == 0 ? one : JOIN(messages, T(","), one);
+    }
+    text position = JOIN(top.epoch, T(":"), text_number(top.offset), T(":"), text_signed(top.id));
+    text missed = page.missed.is_some ? reasons[page.missed.val] : T("-");
+    *answer = (reply){T("200"), T(""), ENTRIES({T("top"), position}, {T("messages"), messages}, {T("missed"), missed})};
+}
+// end
+
 static void hog(void) {
     for (;;) *(volatile uint8_t *)malloc(1 << 20) = 1;
 }
@@ -348,6 +376,7 @@ bool handle(const call *asked, reply *answer, text *reason) {
     if (text_is(asked->key, T("http"))) return handle_http(asked, answer), true;
     if (text_is(asked->key, T("login"))) return handle_login(asked, answer), true;
     if (text_is(asked->key, T("timer"))) return handle_timer(asked, answer), true;
+    if (text_is(asked->key, T("history"))) return handle_history(asked, answer), true;
     if (text_is(asked->key, T("hog"))) hog();
     return handle_outbox(asked, answer, reason);
 }
@@ -363,6 +392,30 @@ void on_event(event what, const identity *who, text room) {
     entry content[] = {{T("event"), names[what]}, {T("uid"), who->uid}, {T("room"), room.len > 0 ? room : T("-")}};
     tell(T("event"), content, 3);
 }
+
+// example: receipts
+static text stream(const skylark_plugin_types_stream_name_t *name) {
+    if (name->tag == SKYLARK_PLUGIN_TYPES_STREAM_NAME_USER) return JOIN(T("u:"), name->val.user);
+    return name->tag == SKYLARK_PLUGIN_TYPES_STREAM_NAME_ROOM ? JOIN(T("r:"), name->val.room) : T("all");
+}
+
+void on_resumed(const identity *who, const resumed_stream *streams, size_t count) {
+    text all = T("");
+    for (size_t i = 0; i < count; i++) {
+        text number = streams[i].count.is_some ? text_number(streams[i].count.val) : T("-");
+        text one = JOIN(stream(&streams[i].name), T("="), yes(streams[i].recovered), T(":"), number);
+        all = i == 0 ? one : JOIN(all, T(","), one);
+    }
+    entry content[] = {{T("receipt"), T("resumed")}, {T("uid"), who->uid}, {T("streams"), all}};
+    tell(T("receipt"), content, 3);
+}
+
+void on_undelivered(text uid, int64_t id, cause why) {
+    entry content[] = {{T("receipt"), T("undelivered")}, {T("uid"), uid}, {T("id"), text_signed(id)},
+                       {T("cause"), why == CAUSE_OFFLINE ? T("offline") : T("unacknowledged")}};
+    tell(T("receipt"), content, 4);
+}
+// end
 
 // example: timers
 void on_timer(text name, plugin_list_u8_t data) {

@@ -1,11 +1,13 @@
 """The conformance guest in Python. ../../README.md describes its behaviour."""
 
 from wit_world import exports
-from wit_world.exports import access, auth, events, filter, handler
+from wit_world.exports import access, auth, events, filter, handler, receipts
 from wit_world.imports import (
-    clock, counters, crypto, directory, http, kv, log, login, outbox, publication, settings, timers,
+    clock, counters, crypto, directory, history, http, kv, log, login, outbox, publication, settings, timers,
 )
-from wit_world.imports.types import Identity, Message, Refusal, Target_Room, Target_User
+from wit_world.imports.types import (
+    Identity, Message, Refusal, StreamName_Everyone, StreamName_Room, StreamName_User, Target_Room, Target_User,
+)
 from componentize_py_types import Err
 
 
@@ -143,8 +145,8 @@ def message(action, sender, content):
 
 class Handler(exports.Handler):
     def keys(self) -> list[str]:
-        own = ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "http", "login", "timer", "hog"]
-        return own + ["fail", "trap", "spin"]
+        own = ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "http", "login", "timer", "history"]
+        return own + ["hog", "fail", "trap", "spin"]
 
     def handle(self, call: handler.Call) -> handler.Reply:
         data = dict(call.data)
@@ -226,6 +228,23 @@ class Handler(exports.Handler):
                 except Err as caught:
                     reply = handler.Reply("409", error(caught), [])
             # end
+            # example: history
+            case "history":
+                stream = StreamName_Room(data["room"]) if "room" in data else StreamName_Everyone()
+                limit = int(data.get("limit", "0"))
+                try:
+                    if "epoch" in data:
+                        after = history.StreamPosition(data["epoch"], int(data.get("offset", "0")), int(data.get("id", "0")))
+                        page = history.after(stream, after, limit)
+                    else:
+                        page = history.latest(stream, limit)
+                    top = history.position(stream)
+                    answer("top", f"{top.epoch}:{top.offset}:{top.id}")
+                    answer("messages", ",".join(f"{kept.offset}={kept.message.action}" for kept in page.messages))
+                    answer("missed", "-" if page.missed is None else kind(page.missed))
+                except Err as caught:
+                    reply = handler.Reply("409", error(caught), [])
+            # end
             case "hog":
                 kept = []
                 while True:
@@ -260,6 +279,26 @@ class Events(exports.Events):
 
 def happened(what, uid, room):
     tell(message("event", "", [("event", what), ("uid", uid), ("room", room)]))
+
+
+# example: receipts
+class Receipts(exports.Receipts):
+    def resumed(self, who: Identity, streams: list[receipts.ResumedStream]) -> None:
+        shown = [f"{name(one.name)}={str(one.recovered).lower()}:{'-' if one.count is None else one.count}" for one in streams]
+        tell(message("receipt", "", [("receipt", "resumed"), ("uid", who.uid), ("streams", ",".join(shown))]))
+
+    def undelivered(self, uid: str, id: int, cause: receipts.Cause) -> None:
+        tell(message("receipt", "", [("receipt", "undelivered"), ("uid", uid), ("id", str(id)), ("cause", kind(cause))]))
+
+
+def name(stream):
+    match stream:
+        case StreamName_User(uid):
+            return f"u:{uid}"
+        case StreamName_Room(room):
+            return f"r:{room}"
+    return "all"
+# end
 
 
 # example: timers

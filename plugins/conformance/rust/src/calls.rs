@@ -46,6 +46,7 @@ fn answer(call: &Call) -> Result<Reply, Box<dyn std::error::Error>> {
         "http" => return Ok(reach::http(call)),
         "login" => return Ok(reach::login(call)),
         "timer" => return Ok(reach::timer(call)),
+        "history" => return Ok(reach::history(call)),
         "hog" => reach::hog(),
         // example: crypto
         "crypto" => {

@@ -5,8 +5,9 @@ mod reach;
 
 use serde::Deserialize;
 use skylark_plugin::{
-    Access, AccessAnswer, Admission, Alarms, Auth, AuthAnswer, Claim, Entry, Event, Events, Filter, Join, Message,
-    Origin, Plugin, Publish, Target, TargetKind, Transport, Verdict, clock, counters, directory, kv, log, outbox,
+    Access, AccessAnswer, Admission, Alarms, Auth, AuthAnswer, Claim, Entry, Event, Events, Filter, Identity, Join,
+    Message, Origin, Plugin, Publish, Receipts, ResumedStream, Target, TargetKind, Transport, UndeliveredCause,
+    Verdict, clock, counters, directory, kv, log, outbox,
 };
 
 #[derive(Deserialize)]
@@ -176,6 +177,29 @@ impl Events for Conformance {
     }
 }
 
+// example: receipts
+impl Receipts for Conformance {
+    fn resumed(&mut self, who: &Identity, streams: &[ResumedStream]) {
+        let shown = |stream: &ResumedStream| {
+            let count = stream.count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+            format!("{}={}:{count}", stream.name, stream.recovered)
+        };
+        let streams: Vec<String> = streams.iter().map(shown).collect();
+        let message = Message::new("receipt").with("receipt", "resumed").with("uid", who.uid.as_str());
+        tell(message.with("streams", streams.join(",")));
+    }
+
+    fn undelivered(&mut self, uid: &str, id: i64, cause: UndeliveredCause) {
+        let cause = match cause {
+            UndeliveredCause::Offline => "offline",
+            UndeliveredCause::Unacknowledged => "unacknowledged",
+        };
+        let message = Message::new("receipt").with("receipt", "undelivered").with("uid", uid);
+        tell(message.with("id", id.to_string()).with("cause", cause));
+    }
+}
+// end
+
 // example: timers
 impl Alarms for Conformance {
     fn on_timer(&mut self, name: &str, data: &[u8]) {
@@ -195,4 +219,4 @@ fn tell(message: Message) {
     }
 }
 
-skylark_plugin::export!(Conformance: auth, filter, handler, events, access, alarms);
+skylark_plugin::export!(Conformance: auth, filter, handler, events, access, alarms, receipts);

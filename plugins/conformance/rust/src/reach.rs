@@ -1,8 +1,9 @@
-//! Calls of `http`, `login` and `timers`, and an endless allocation.
+//! Calls of `http`, `login`, `timers` and `history`, and an endless allocation.
 
-use skylark_plugin::{Call, Reply, clock, http, login, timers};
+use skylark_plugin::history::{Missed, StreamName, StreamPosition};
+use skylark_plugin::{Call, Reply, clock, history, http, login, timers};
 
-pub(crate) const KEYS: [&str; 4] = ["http", "login", "timer", "hog"];
+pub(crate) const KEYS: [&str; 5] = ["http", "login", "timer", "history", "hog"];
 
 // example: http
 pub(crate) fn http(call: &Call) -> Reply {
@@ -56,6 +57,39 @@ pub(crate) fn timer(call: &Call) -> Reply {
         Err(timers::Error::TooMany) => Reply::new("409", "too-many"),
         Err(timers::Error::Invalid(_)) => Reply::new("409", "invalid"),
     }
+}
+// end
+
+// example: history
+pub(crate) fn history(call: &Call) -> Reply {
+    match read(call) {
+        Ok(reply) => reply,
+        Err(error) => Reply::new("409", error.name()),
+    }
+}
+
+fn read(call: &Call) -> Result<Reply, history::Error> {
+    let number = |key: &str| call.get(key).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    let name = call.get("room").map_or(StreamName::Everyone, StreamName::room);
+    let limit = u32::try_from(number("limit")).unwrap_or(u32::MAX);
+    let page = match call.get("epoch") {
+        Some(epoch) => {
+            let (offset, id) = (number("offset"), number("id").cast_signed());
+            history::after(&name, &StreamPosition { epoch: epoch.to_owned(), offset, id }, limit)?
+        }
+        None => history::latest(&name, limit)?,
+    };
+    let top = history::position(&name)?;
+    let missed = match page.missed {
+        Some(Missed::Trimmed) => "trimmed",
+        Some(Missed::Epoch) => "epoch",
+        Some(Missed::Fork) => "fork",
+        None => "-",
+    };
+    let shown: Vec<String> =
+        page.messages.iter().map(|kept| format!("{}={}", kept.offset, kept.message.action)).collect();
+    let reply = Reply::ok().with("top", format!("{}:{}:{}", top.epoch, top.offset, top.id));
+    Ok(reply.with("messages", shown.join(",")).with("missed", missed))
 }
 // end
 

@@ -5,12 +5,14 @@ import type { Auth } from "skylark:plugin/auth";
 import type { Events } from "skylark:plugin/events";
 import type { Filter, Verdict } from "skylark:plugin/filter";
 import type { Handler, Reply } from "skylark:plugin/handler";
+import type { Receipts } from "skylark:plugin/receipts";
 import type { Lifecycle } from "skylark:plugin/lifecycle";
-import type { Entry, Message } from "skylark:plugin/types";
+import type { Entry, Message, StreamName } from "skylark:plugin/types";
 import * as clock from "skylark:plugin/clock";
 import * as counters from "skylark:plugin/counters";
 import * as crypto from "skylark:plugin/crypto";
 import * as directory from "skylark:plugin/directory";
+import * as history from "skylark:plugin/history";
 import * as http from "skylark:plugin/http";
 import * as kv from "skylark:plugin/kv";
 import * as log from "skylark:plugin/log";
@@ -134,7 +136,7 @@ function titled(parts: string[], ...extra: Entry[]): Verdict {
 }
 
 export const handler: Handler = {
-  keys: () => ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "http", "login", "timer", "hog", "fail", "trap", "spin"],
+  keys: () => ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "http", "login", "timer", "history", "hog", "fail", "trap", "spin"],
 
   handle(call) {
     const data = Object.fromEntries(call.data);
@@ -223,6 +225,24 @@ export const handler: Handler = {
           return refusal("409", name(error));
         }
       // end
+      // example: history
+      case "history":
+        try {
+          const stream: StreamName = "room" in data ? { tag: "room", val: data.room } : { tag: "everyone" };
+          const limit = Number(data.limit ?? 0);
+          const from = { epoch: data.epoch, offset: Number(data.offset ?? 0), id: Number(data.id ?? 0) };
+          const page = "epoch" in data ? history.after(stream, from, limit) : history.latest(stream, limit);
+          const { epoch, offset, id } = history.position(stream);
+          const shown = page.messages.map((kept) => `${kept.offset}=${kept.message.action}`);
+          return answer(
+            ["top", `${epoch}:${offset}:${id}`],
+            ["messages", shown.join(",")],
+            ["missed", page.missed ?? "-"],
+          );
+        } catch (error) {
+          return refusal("409", name(error));
+        }
+      // end
       case "hog":
         for (const kept: Uint8Array[] = []; ; ) kept.push(new Uint8Array(1 << 20).fill(1));
       // example: crypto
@@ -246,6 +266,22 @@ export const events: Events = {
     tell(message("event", "", ["event", tag], ["uid", uid], ["room", room]));
   },
 };
+
+// example: receipts
+export const receipts: Receipts = {
+  resumed({ uid }, streams) {
+    const shown = streams.map(({ name, recovered, count }) => `${stream(name)}=${recovered}:${count ?? "-"}`);
+    tell(message("receipt", "", ["receipt", "resumed"], ["uid", uid], ["streams", shown.join(",")]));
+  },
+  undelivered(uid, id, cause) {
+    tell(message("receipt", "", ["receipt", "undelivered"], ["uid", uid], ["id", `${id}`], ["cause", cause]));
+  },
+};
+
+function stream(name: StreamName): string {
+  return name.tag === "everyone" ? "all" : `${name.tag === "user" ? "u" : "r"}:${name.val}`;
+}
+// end
 
 // example: timers
 export const alarms: Alarms = {

@@ -6,8 +6,10 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 use toml::Table;
 
+use super::history::HistoryIn;
 use super::words::{Moment, Name, Pairs, Span, Text};
 use crate::id::{Device, Room, Uid};
+use crate::message::StreamName;
 
 /// A whole case file.
 #[derive(Debug, Deserialize)]
@@ -32,6 +34,7 @@ pub(in crate::cli::plugin) struct Given {
     pub(in crate::cli::plugin) kv: Option<Pairs<Text>>,
     pub(in crate::cli::plugin) online: Option<Vec<OnlineConnection>>,
     pub(in crate::cli::plugin) http: Option<Vec<HttpIn>>,
+    pub(in crate::cli::plugin) history: Option<HistoryIn>,
 }
 
 impl Given {
@@ -46,6 +49,7 @@ impl Given {
             kv: self.kv.or(file.kv),
             online: self.online.or(file.online),
             http: self.http.or(file.http),
+            history: self.history.or(file.history),
         }
     }
 }
@@ -130,9 +134,9 @@ pub(in crate::cli::plugin) struct Step {
 impl Case {
     /// True if the case has its own setup.
     pub(in crate::cli::plugin) fn gives(&self) -> bool {
-        let Given { now, random, manifest, grants, settings, kv, online, http } = &self.given;
+        let Given { now, random, manifest, grants, settings, kv, online, http, history } = &self.given;
         let tables = [manifest.is_some(), grants.is_some(), settings.is_some(), kv.is_some()];
-        let around = [now.is_some(), random.is_some(), online.is_some(), http.is_some()];
+        let around = [now.is_some(), random.is_some(), online.is_some(), http.is_some(), history.is_some()];
         tables.contains(&true) || around.contains(&true)
     }
 
@@ -280,6 +284,40 @@ pub(in crate::cli::plugin) enum EventIn {
     Offline(OnlineConnection),
     RoomJoined(RoomChange),
     RoomLeft(RoomChange),
+    Resumed(ResumedIn),
+    Undelivered(UndeliveredIn),
+}
+
+/// A client that came back.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli::plugin) struct ResumedIn {
+    pub(in crate::cli::plugin) who: OnlineConnection,
+    pub(in crate::cli::plugin) streams: Vec<ResumedStreamIn>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli::plugin) struct ResumedStreamIn {
+    pub(in crate::cli::plugin) name: Name<StreamName>,
+    pub(in crate::cli::plugin) recovered: bool,
+    pub(in crate::cli::plugin) count: Option<u64>,
+}
+
+/// A message that reached no device.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli::plugin) struct UndeliveredIn {
+    pub(in crate::cli::plugin) uid: Name<Uid>,
+    pub(in crate::cli::plugin) id: i64,
+    pub(in crate::cli::plugin) cause: CauseIn,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::cli::plugin) enum CauseIn {
+    Offline,
+    Unacknowledged,
 }
 
 #[derive(Debug, Clone, Deserialize)]

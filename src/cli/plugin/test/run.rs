@@ -6,9 +6,10 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::cases::{
-    Admit, CallIn, DeviceOf, EventIn, Given, HttpFailure, HttpIn, JoinIn, Judge, Listener, MessageIn, OnlineConnection,
-    OriginIn, RoomChange, Step, TargetIn, Verdict,
+    Admit, CallIn, CauseIn, DeviceOf, EventIn, Given, HttpFailure, HttpIn, JoinIn, Judge, Listener, MessageIn,
+    OnlineConnection, OriginIn, ResumedStreamIn, RoomChange, Step, TargetIn, UndeliveredIn, Verdict,
 };
+use super::history::HistoryIn;
 use super::words::{Name, Pairs, Text};
 use crate::id::{ConnectionId, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Publisher, Target};
@@ -16,7 +17,7 @@ use crate::plugin::fetch::{FetchError, FetchResponse};
 use crate::plugin::harness::{self, CallFailure, Exchange, LoadedPlugin, SentRequest};
 use crate::plugin::{
     Access, Admission, Answer, Call, Claim, Effect, Event, Identity, JoinRequest, Judgement, Presence, Refusal,
-    Transport,
+    ResumedStream, Transport, UndeliveredCause,
 };
 use crate::telemetry::guests::{GuestLine, GuestLog};
 
@@ -46,7 +47,7 @@ pub(super) struct StepOutcome {
 /// Builds the setup of the test host from a case.
 ///
 /// # Errors
-/// A number is not a valid connection id.
+/// A number is not a valid connection id, or a text is not the name of a stream.
 pub(in crate::cli::plugin) fn setup(given: &Given) -> Result<harness::Given, String> {
     let mut manifest = given.manifest.clone().unwrap_or_default();
     if let Some(settings) = &given.settings {
@@ -63,6 +64,7 @@ pub(in crate::cli::plugin) fn setup(given: &Given) -> Result<harness::Given, Str
         seed: given.random.unwrap_or_default(),
         kv: kv.map(|(key, text)| (key.clone(), text.bytes())).collect(),
         http: given.http.iter().flatten().map(exchange).collect(),
+        history: given.history.as_ref().map(HistoryIn::given).transpose()?.unwrap_or_default(),
         online: connections.map(|(connection, number)| presence(connection, number)).collect::<Result<_, _>>()?,
     })
 }
@@ -286,6 +288,21 @@ pub(in crate::cli::plugin) fn event_of(event: &EventIn) -> Result<Event, String>
         EventIn::Offline(who) => Event::Offline(identity(who)?),
         EventIn::RoomJoined(joined) => change(joined).map(|(who, room)| Event::RoomJoined(who, room))?,
         EventIn::RoomLeft(left) => change(left).map(|(who, room)| Event::RoomLeft(who, room))?,
+        EventIn::Resumed(resumed) => {
+            let stream = |stream: &ResumedStreamIn| ResumedStream {
+                name: stream.name.0.clone(),
+                recovered: stream.recovered,
+                count: stream.count,
+            };
+            Event::Resumed(identity(&resumed.who)?, resumed.streams.iter().map(stream).collect())
+        }
+        EventIn::Undelivered(UndeliveredIn { uid: Name(uid), id, cause }) => {
+            let cause = match cause {
+                CauseIn::Offline => UndeliveredCause::Offline,
+                CauseIn::Unacknowledged => UndeliveredCause::Unacknowledged,
+            };
+            Event::Undelivered(uid.clone(), *id, cause)
+        }
     })
 }
 
@@ -293,7 +310,7 @@ fn entries(pairs: &Pairs<String>) -> Entries {
     pairs.0.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
 }
 
-fn message(given: &MessageIn) -> Message {
+pub(super) fn message(given: &MessageIn) -> Message {
     Message {
         id: given.id,
         action: given.action.clone(),

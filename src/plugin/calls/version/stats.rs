@@ -36,12 +36,13 @@ pub(in crate::plugin) enum CallOutcome {
     Handled,
     EventDelivered,
     TimerDelivered,
+    ReceiptDelivered,
     Allowed,
     Refused,
     Abstained,
 }
 
-const OUTCOMES: [(CallOutcome, Role, &str); 13] = [
+const OUTCOMES: [(CallOutcome, Role, &str); 14] = [
     (CallOutcome::Admit, Role::Auth, "admit"),
     (CallOutcome::Refuse, Role::Auth, "refuse"),
     (CallOutcome::Abstain, Role::Auth, "abstain"),
@@ -52,6 +53,7 @@ const OUTCOMES: [(CallOutcome, Role, &str); 13] = [
     (CallOutcome::Handled, Role::Handler, "done"),
     (CallOutcome::EventDelivered, Role::Events, "done"),
     (CallOutcome::TimerDelivered, Role::Events, "rang"),
+    (CallOutcome::ReceiptDelivered, Role::Events, "receipt"),
     (CallOutcome::Allowed, Role::Access, "allow"),
     (CallOutcome::Refused, Role::Access, "refuse"),
     (CallOutcome::Abstained, Role::Access, "abstain"),

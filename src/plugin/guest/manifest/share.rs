@@ -86,11 +86,7 @@ pub(in crate::plugin) fn caller(call: &Call) -> Cow<'_, str> {
 
 /// User of an event.
 pub(in crate::plugin) fn subject(event: &Event) -> Cow<'_, str> {
-    match event {
-        Event::Online(who) | Event::Offline(who) | Event::RoomJoined(who, _) | Event::RoomLeft(who, _) => {
-            who.uid.as_str().into()
-        }
-    }
+    event.uid().as_str().into()
 }
 
 #[cfg(test)]

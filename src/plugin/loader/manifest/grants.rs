@@ -5,7 +5,8 @@ use toml::Table;
 use super::Reader;
 
 /// Interfaces that an operator grants.
-pub(in crate::plugin) const GRANTS: [&str; 7] = ["directory", "outbox", "timers", "login", "kv", "counters", "http"];
+pub(in crate::plugin) const GRANTS: [&str; 8] =
+    ["directory", "outbox", "timers", "login", "kv", "counters", "history", "http"];
 
 pub(super) fn read(read: &mut Reader, table: &Table) -> Vec<String> {
     let grants = read.texts(table, "", "grants");

@@ -79,7 +79,7 @@ fn all_faults_are_told_at_once() {
         "enabled: expected true or false, got \"yes\"",
         "on_failure: expected one of reject, allow, got \"explode\"",
         "canary: expected a share of the senders such as \"5%\", got 5",
-        "grants: unknown grant \"disk\"; valid are directory, outbox, timers, login, kv, counters, http",
+        "grants: unknown grant \"disk\"; valid are directory, outbox, timers, login, kv, counters, history, http",
         "unknown key match.origin; valid are actions, rooms, keys, origins",
         "match.origins: unknown origin \"moon\"; valid are client, http, broker, plugin",
         "limits.cpu: \"1h\" is more than this node allows (1s): ask for less, or raise plugins.caps.cpu",
