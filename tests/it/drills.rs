@@ -63,7 +63,7 @@ fn mixed(guests: &Guests, redis: &Redis) -> Plan {
 
 /// Nodes on this Redis with its topics and additional configuration.
 async fn nodes_on(redis: &Redis, more: &str) -> Cluster {
-    Cluster::start(NODES, &format!("{}\n{INTAKES}\n{PATIENT}\n{more}", redis.bus())).await
+    Cluster::start(NODES, &format!("{}\n{PATIENT}\n{INTAKES}\n{more}", redis.bus())).await
 }
 
 /// A topic of the shared Kafka.
